@@ -1,0 +1,90 @@
+package venti
+
+import (
+	"context"
+	"errors"
+)
+
+// MaxBlockSize is the largest block a server stores, in bytes (venti(7);
+// spec/venti-protocol.md, section 5).
+const MaxBlockSize = 56 * 1024
+
+// A BlockReader gives blocks by name.
+type BlockReader interface {
+	// ReadBlock fills buf from the start with the block that (s, t.Disk())
+	// names and returns its length. It writes nothing past that length.
+	//
+	// The caller owns buf and may reuse it when ReadBlock has returned. What
+	// it is given is checked: bytes that do not hash to s are never returned.
+	// The empty score is the empty block, whatever t, with no look-up; so is
+	// Score{}.
+	//
+	// The errors that callers tell apart with errors.Is are ErrNotFound (no
+	// such block), ErrTooLong (the block is longer than buf), ErrCorrupt (it
+	// was stored but can no longer be read whole), ErrBadType, and those of ctx.
+	// Calls may run at once.
+	ReadBlock(ctx context.Context, s Score, t Type, buf []byte) (n int, err error)
+}
+
+// A BlockWriter takes blocks.
+type BlockWriter interface {
+	// WriteBlock stores data, at most MaxBlockSize bytes, under
+	// (SHA-1 of data, t.Disk()) and returns the score. It stores data as it is:
+	// callers truncate first (Truncate). The empty block is not stored; its
+	// score is EmptyScore.
+	//
+	// data is only read, and is the caller's again when WriteBlock returns.
+	// On return the block can be read back but need not be durable: see Sync.
+	// The errors that callers tell apart are ErrTooLarge, ErrBadType,
+	// ErrReadOnly, ErrFull and those of ctx. Calls may run at once.
+	WriteBlock(ctx context.Context, t Type, data []byte) (Score, error)
+}
+
+// A Syncer makes written blocks durable.
+type Syncer interface {
+	// Sync returns nil only when every block whose WriteBlock returned before
+	// Sync was called is on stable storage. After a write or sync of the
+	// storage has failed, every later Sync fails too, until it is reopened.
+	Sync(ctx context.Context) error
+}
+
+// A Store is a block server as its users see it, near or far. It is
+// implemented by Client, by the engine in venti/store, and by the in-memory,
+// read-only and faulty stores in ventitest, all of which pass
+// ventitest.TestStore.
+type Store interface {
+	BlockReader
+	BlockWriter
+	Syncer
+}
+
+// A Prober is a store that can tell cheaply whether it has a block: without
+// sending its data, and without reading it from the disk. It is an optional
+// ability, found by type assertion.
+type Prober interface {
+	// HasBlock tells whether the store holds the block named (s, t.Disk()).
+	// True promises as much as a returned WriteBlock does. EmptyScore is always
+	// held.
+	HasBlock(ctx context.Context, s Score, t Type) (bool, error)
+}
+
+// A CachedReader is a store that can tell, without waiting for a disk or a
+// network, whether it has a block in memory. It is an optional ability, found
+// by type assertion, which lets Server answer at once.
+type CachedReader interface {
+	// ReadCached is ReadBlock for a block that is in memory; ok is false, and
+	// buf undefined, if it is not. It does not block. err may be ErrTooLong.
+	ReadCached(s Score, t Type, buf []byte) (n int, ok bool, err error)
+}
+
+// The errors that callers test for with errors.Is. The strings that a Venti
+// client sees on the wire are made from them in one table, in message.go.
+var (
+	ErrNotFound = errors.New("no such block")
+	ErrCorrupt  = errors.New("block is corrupt")
+	ErrTooLong  = errors.New("block is longer than asked for")
+	ErrTooLarge = errors.New("lump too large")
+	ErrBadType  = errors.New("bad block type")
+	ErrReadOnly = errors.New("read only")
+	ErrFull     = errors.New("no space left in arenas")
+)
