@@ -1,0 +1,50 @@
+# Strata. Every target here stands in mkfile too, for mk(1).
+#
+#	make            the commands, in bin/
+#	make demo       the main job from nothing: two real disks in, and one back over 9P
+#	make test       everything that must pass, in minutes
+#	make race       the same under the race detector
+#	make trial      the longer trials: crash, kill -9, fuzzing (TRIAL=10 is ten times as long)
+#	make fuzz       every fuzz target, FUZZTIME each
+#	make bench      speed and memory, as ratios to this machine's own limits
+#	make run        the suite on ./run, until interrupted
+#	make deps       the Debian packages that the demo and the tests use
+
+FUZZTIME = 30s
+TRIAL = 1
+RUN = run
+
+all:
+	sh tests/build.sh
+
+test: all
+	sh tests/deps.sh warn
+	go vet ./...
+	go test -timeout 14m ./...
+
+race: all
+	go test -race -shuffle=on -timeout 30m ./...
+
+trial: all
+	sh tests/trial.sh $(TRIAL)
+
+fuzz:
+	sh tests/fuzz.sh $(FUZZTIME)
+
+bench: all
+	go test -run "^$$" -bench . -benchtime 3x -timeout 30m ./tests/bench
+
+demo: all
+	sh tests/deps.sh need
+	bin/strata demo
+
+run: all
+	bin/strata up $(RUN)
+
+deps:
+	sh tests/deps.sh install
+
+clean:
+	rm -rf bin demo
+
+.PHONY: all test race trial fuzz bench demo run deps clean
