@@ -1,0 +1,305 @@
+// Package config reads the configuration of a Venti server, venti.conf(6):
+// which partitions make up the index, where the server listens, how much
+// memory its caches get. The text stands in a file of its own or inside one
+// of the partitions (venti/conf puts it there).
+//
+//	c, err := config.Load("venti.conf")
+//	for _, name := range c.Arenas { ... }
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"os"
+	"strings"
+)
+
+// A configuration is text, one setting a line:
+//
+//	keyword
+//	keyword value
+//
+// separated by blanks and tabs. "#" starts a comment anywhere. A keyword is
+// one of settings, below. plan9port ignores a last line that has no newline;
+// here it counts like any other.
+//
+// A partition holds its configuration in the 8192 bytes at 248 KiB, the end
+// of the area that no format uses:
+//
+//	"venti config\n" text NUL...
+const (
+	maxText        = 256 * 1024 // a longer file is a partition
+	embeddedOffset = 248 * 1024
+	embeddedSize   = 8 * 1024
+	embeddedMagic  = "venti config\n"
+)
+
+// MaxName is the longest name of an index, section or arena in bytes.
+const MaxName = 63
+
+// A Config is the content of a configuration. What it does not set is zero:
+// the default, which whoever uses the value chooses.
+type Config struct {
+	Index    string   // name of the index; never empty
+	Arenas   []string // arena partitions, in the order of the index
+	Sections []string // index sections, in the order of the index
+	Bloom    string   // partition of the Bloom filter, or none
+
+	LumpMem  int64 // "mem": bytes for the lump cache
+	BlockMem int64 // "bcmem": bytes for the disk block cache
+	IndexMem int64 // "icmem": bytes for the index cache
+
+	Addr     string // "addr": where the server listens
+	HTTPAddr string // "httpaddr"
+	Webroot  string // "webroot": a directory of files for HTTP
+
+	// Compression is "none" or "whack", an addition of ours: how new clumps
+	// are stored. Plan 9's server always uses whack.
+	Compression string
+
+	Mgr []string // what follows "mgr", a line each; for the mirror manager
+
+	// Warnings are lines that were understood and not obeyed, each with its
+	// place in the file.
+	Warnings []string
+}
+
+// A setting is what one keyword does with its value.
+type setting struct {
+	words   words
+	repeats bool
+	set     func(c *Config, value string) error
+}
+
+// words says how many words may follow a keyword.
+type words int
+
+const (
+	oneWord words = iota
+	noWord
+	anyWords
+)
+
+// settings are the keywords. queuewrites made Plan 9's server answer syncs
+// for lumps that were still in memory, and lost them; nothing that asks for
+// it needs the loss, so it is accepted and not obeyed.
+var settings = map[string]setting{
+	"index":       {set: func(c *Config, v string) error { c.Index = v; return CheckName(v) }},
+	"arenas":      {repeats: true, set: func(c *Config, v string) error { return addPart(&c.Arenas, v) }},
+	"isect":       {repeats: true, set: func(c *Config, v string) error { return addPart(&c.Sections, v) }},
+	"bloom":       {set: func(c *Config, v string) error { c.Bloom = v; return nil }},
+	"mem":         {set: func(c *Config, v string) (err error) { c.LumpMem, err = ParseSize(v); return }},
+	"bcmem":       {set: func(c *Config, v string) (err error) { c.BlockMem, err = ParseSize(v); return }},
+	"icmem":       {set: func(c *Config, v string) (err error) { c.IndexMem, err = ParseSize(v); return }},
+	"addr":        {set: func(c *Config, v string) error { c.Addr = v; return nil }},
+	"httpaddr":    {set: func(c *Config, v string) error { c.HTTPAddr = v; return nil }},
+	"webroot":     {set: func(c *Config, v string) error { c.Webroot = v; return nil }},
+	"compression": {set: setCompression},
+	"mgr":         {words: anyWords, repeats: true, set: func(c *Config, v string) error { c.Mgr = append(c.Mgr, v); return nil }},
+	"queuewrites": {words: noWord, set: warn("queuewrites is ignored: it answers a sync before the data is safe")},
+	"syslog":      {words: anyWords, repeats: true, set: warn("syslog is ignored: messages go to standard error")},
+}
+
+func addPart(list *[]string, name string) error {
+	for _, have := range *list {
+		if have == name {
+			return fmt.Errorf("partition %s is named twice", name)
+		}
+	}
+	*list = append(*list, name)
+	return nil
+}
+
+func setCompression(c *Config, v string) error {
+	if v != "none" && v != "whack" {
+		return fmt.Errorf("unknown compression %q: want none or whack", v)
+	}
+	c.Compression = v
+	return nil
+}
+
+func warn(text string) func(*Config, string) error {
+	return func(c *Config, _ string) error {
+		c.Warnings = append(c.Warnings, text)
+		return nil
+	}
+}
+
+// Parse reads a configuration from text; name is what errors and warnings
+// call it.
+func Parse(text []byte, name string) (*Config, error) {
+	c := new(Config)
+	seen := make(map[string]bool)
+	lineNumber := 0
+	for line := range strings.Lines(string(text)) {
+		lineNumber++
+		fail := func(err error) (*Config, error) {
+			return nil, fmt.Errorf("%s:%d: %w", name, lineNumber, err)
+		}
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		keyword, value := fields[0], strings.Join(fields[1:], " ")
+		s, known := settings[keyword]
+		illegal := func(why string) (*Config, error) {
+			return fail(fmt.Errorf("illegal line %q: %s", strings.Join(fields, " "), why))
+		}
+		switch {
+		case !known:
+			return illegal("unknown keyword")
+		case s.words == oneWord && value == "":
+			return illegal("a value is missing")
+		case s.words == oneWord && len(fields) > 2, s.words == noWord && value != "":
+			return illegal("too many words")
+		case seen[keyword] && !s.repeats:
+			return fail(fmt.Errorf("%s is set twice", keyword))
+		}
+		seen[keyword] = true
+		warned := len(c.Warnings)
+		if err := s.set(c, value); err != nil {
+			return fail(err)
+		}
+		for i := warned; i < len(c.Warnings); i++ {
+			c.Warnings[i] = fmt.Sprintf("%s:%d: %s", name, lineNumber, c.Warnings[i])
+		}
+	}
+	if c.Index == "" {
+		return nil, fmt.Errorf("%s: no index line", name)
+	}
+	return c, nil
+}
+
+// Load reads the configuration in the named file, or, when that is longer
+// than 256 KiB and so a partition, the one embedded in it. It takes no lock.
+func Load(name string) (*Config, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// Unlike Stat, Seek knows the size of a block device.
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	return Read(f, size, name)
+}
+
+// Read is Load for what r holds; name is what errors and warnings call it.
+func Read(r io.ReaderAt, size int64, name string) (*Config, error) {
+	if size <= maxText {
+		text := make([]byte, size)
+		if err := readFull(r, text, 0); err != nil {
+			return nil, fmt.Errorf("%s: read configuration: %w", name, err)
+		}
+		return Parse(text, name)
+	}
+	block := make([]byte, embeddedSize)
+	if err := readFull(r, block, embeddedOffset); err != nil {
+		return nil, fmt.Errorf("%s: read embedded configuration: %w", name, err)
+	}
+	text, ok := bytes.CutPrefix(block, []byte(embeddedMagic))
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", name, ErrNoConfig)
+	}
+	text, _, _ = bytes.Cut(text, []byte{0})
+	// The line of the magic counts.
+	return Parse(append([]byte("\n"), text...), name)
+}
+
+// ErrNoConfig is what Read returns for a partition without a configuration.
+var ErrNoConfig = errors.New("no configuration in this partition")
+
+func readFull(r io.ReaderAt, buf []byte, off int64) error {
+	n, err := r.ReadAt(buf, off)
+	if n == len(buf) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// CheckName tells what is wrong with the name of an index, section or arena:
+// names are 1 to 63 printable ASCII characters without blanks.
+func CheckName(name string) error {
+	if name == "" {
+		return errors.New("empty name")
+	}
+	if len(name) > MaxName {
+		return fmt.Errorf("name %q is longer than %d bytes", name, MaxName)
+	}
+	for _, b := range []byte(name) {
+		if b <= ' ' || b >= 0x7f {
+			return fmt.Errorf("name %q: only printable ASCII without blanks is allowed", name)
+		}
+	}
+	return nil
+}
+
+// ParseSize reads a number of bytes, written as in C (decimal, 0x and hex,
+// 0 and octal), with k, m, g or t in either case after it for powers of 1024.
+func ParseSize(text string) (int64, error) {
+	bad := func(why string) (int64, error) { return 0, fmt.Errorf("bad size %q: %s", text, why) }
+	digits, shift := text, 0
+	if text != "" {
+		switch text[len(text)-1] | 0x20 {
+		case 'k':
+			shift = 10
+		case 'm':
+			shift = 20
+		case 'g':
+			shift = 30
+		case 't':
+			shift = 40
+		}
+		if shift > 0 {
+			digits = text[:len(text)-1]
+		}
+	}
+	n, err := parseNumber(digits)
+	if err != nil {
+		return bad(err.Error())
+	}
+	if shift+bits.Len64(n) > 63 {
+		return bad("too large")
+	}
+	return int64(n << shift), nil
+}
+
+func parseNumber(digits string) (uint64, error) {
+	base := uint64(10)
+	switch {
+	case strings.HasPrefix(digits, "0x"), strings.HasPrefix(digits, "0X"):
+		base, digits = 16, digits[2:]
+	case len(digits) > 1 && digits[0] == '0':
+		base, digits = 8, digits[1:]
+	}
+	if digits == "" {
+		return 0, errors.New("no digits")
+	}
+	var n uint64
+	for _, ch := range []byte(strings.ToLower(digits)) {
+		d := uint64(base)
+		switch {
+		case '0' <= ch && ch <= '9':
+			d = uint64(ch - '0')
+		case 'a' <= ch && ch <= 'f':
+			d = uint64(ch-'a') + 10
+		}
+		if d >= base {
+			return 0, errors.New("not a number")
+		}
+		if n >= 1<<58 {
+			return 0, errors.New("too large")
+		}
+		n = n*base + d
+	}
+	return n, nil
+}

@@ -1,0 +1,157 @@
+package config_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"strata/venti/internal/config"
+)
+
+func TestParse(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       config.Config
+		err        string // part of the error
+	}{
+		{name: "all", text: `# a comment
+index  main	# another
+arenas /dev/sda1
+arenas a:1m-2g
+isect i0
+  isect i1
+bloom b:0x100000-
+mem 10M
+bcmem 0x10k
+icmem 5g
+addr tcp!*!venti
+httpaddr tcp!*!http
+webroot /www
+compression none
+mgr mirror a b
+mgr mirrorfreq 10`,
+			want: config.Config{
+				Index: "main", Arenas: []string{"/dev/sda1", "a:1m-2g"}, Sections: []string{"i0", "i1"}, Bloom: "b:0x100000-",
+				LumpMem: 10 << 20, BlockMem: 16 << 10, IndexMem: 5 << 30,
+				Addr: "tcp!*!venti", HTTPAddr: "tcp!*!http", Webroot: "/www", Compression: "none",
+				Mgr: []string{"mirror a b", "mirrorfreq 10"},
+			}},
+		{name: "last line without newline", text: "arenas a\nindex main", want: config.Config{Index: "main", Arenas: []string{"a"}}},
+		{name: "queuewrites", text: "index x\n\nqueuewrites\n", want: config.Config{Index: "x", Warnings: []string{
+			"conf:3: queuewrites is ignored: it answers a sync before the data is safe"}}},
+		{name: "syslog", text: "syslog venti\nindex x\nsyslog\n", want: config.Config{Index: "x", Warnings: []string{
+			"conf:1: syslog is ignored: messages go to standard error",
+			"conf:3: syslog is ignored: messages go to standard error"}}},
+		{name: "unknown", text: "index x\nfoo bar\n", err: `conf:2: illegal line "foo bar": unknown keyword`},
+		{name: "third word", text: "index x y\n", err: `conf:1: illegal line "index x y": too many words`},
+		{name: "no value", text: "index\n", err: `conf:1: illegal line "index": a value is missing`},
+		{name: "value of queuewrites", text: "queuewrites yes\n", err: "conf:1: "},
+		{name: "index twice", text: "index x\nindex y\n", err: "conf:2: index is set twice"},
+		{name: "mem twice", text: "mem 1\nmem 1\n", err: "conf:2: mem is set twice"},
+		{name: "partition twice", text: "index x\narenas a\narenas a\n", err: "conf:3: partition a is named twice"},
+		{name: "no index", text: "arenas a\n", err: "conf: no index line"},
+		{name: "empty", text: "", err: "conf: no index line"},
+		{name: "bad size", text: "index x\nmem 10x\n", err: `conf:2: bad size "10x": not a number`},
+		{name: "bad compression", text: "index x\ncompression lzw\n", err: "conf:2: unknown compression"},
+		{name: "bad name", text: "index na\x01me\n", err: "conf:1: name"},
+		{name: "long name", text: "index " + strings.Repeat("x", 64) + "\n", err: "longer than 63 bytes"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := config.Parse([]byte(tc.text), "conf")
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Fatalf("error %v, want %q", err, tc.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(*got, tc.want) {
+				t.Errorf("got  %+v\nwant %+v", *got, tc.want)
+			}
+		})
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for _, tc := range []struct {
+		text string
+		want int64
+		bad  bool
+	}{
+		{"0", 0, false}, {"10", 10, false}, {"010", 8, false}, {"0x1F", 31, false}, {"1k", 1 << 10, false},
+		{"2M", 2 << 20, false}, {"5g", 5 << 30, false}, {"3T", 3 << 40, false}, {"0x10k", 16 << 10, false},
+		{"8388607t", 8388607 << 40, false}, {"8388608t", 0, true}, {"9223372036854775808", 0, true},
+		{"", 0, true}, {"k", 0, true}, {"0x", 0, true}, {"08", 0, true}, {"-1", 0, true}, {"1.5g", 0, true}, {"1kk", 0, true},
+	} {
+		got, err := config.ParseSize(tc.text)
+		if got != tc.want || (err != nil) != tc.bad {
+			t.Errorf("ParseSize(%q) = %d, %v, want %d", tc.text, got, err, tc.want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	part := func(embedded string) []byte {
+		b := make([]byte, 300*1024)
+		copy(b[248*1024:], embedded)
+		return b
+	}
+	for _, tc := range []struct {
+		name  string
+		bytes []byte
+		err   string
+	}{
+		{"text", []byte("index x\n"), ""},
+		{"long text", []byte(strings.Repeat("# padding\n", 2000) + "index x\n"), ""},
+		{"partition", part("venti config\nindex x\n"), ""},
+		{"full partition", part("venti config\nindex x\n#" + strings.Repeat("x", 9000)), ""},
+		{"partition line number", part("venti config\nindex x\nindex y\n"), ":3: index is set twice"},
+		{"partition without", part("index x\n"), config.ErrNoConfig.Error()},
+		{"partition of zeros", part(""), config.ErrNoConfig.Error()},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			name := filepath.Join(t.TempDir(), "conf")
+			if err := os.WriteFile(name, tc.bytes, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			c, err := config.Load(name)
+			switch {
+			case tc.err == "" && err != nil:
+				t.Fatal(err)
+			case tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)):
+				t.Fatalf("error %v, want %q", err, tc.err)
+			case err == nil && c.Index != "x":
+				t.Errorf("index %q, want x", c.Index)
+			}
+		})
+	}
+	if _, err := config.Load(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if _, err := config.Read(bytes.NewReader(nil), 5, "short"); err == nil {
+		t.Error("a short file was read")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, text := range []string{
+		"index x\narenas a\nisect b\nbloom c\nmem 1k", "queuewrites\n#x\nmgr a b c\nindex y", "mem 0x10t\nicmem 077\n",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := config.Parse(text, "fuzz")
+		if err != nil {
+			return
+		}
+		if config.CheckName(c.Index) != nil || c.LumpMem < 0 || c.BlockMem < 0 || c.IndexMem < 0 {
+			t.Errorf("accepted %+v", c)
+		}
+	})
+}
