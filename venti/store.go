@@ -72,9 +72,65 @@ type Prober interface {
 // network, whether it has a block in memory. It is an optional ability, found
 // by type assertion, which lets Server answer at once.
 type CachedReader interface {
-	// ReadCached is ReadBlock for a block that is in memory; ok is false, and
-	// buf undefined, if it is not. It does not block. err may be ErrTooLong.
+	// ReadCached is ReadBlock for what can be answered from memory; ok is
+	// false, and buf undefined, when that needs more. It does not block. err may
+	// be ErrTooLong or, from a store that knows without looking, ErrNotFound.
+	//
+	// With an empty buf it is a probe, which needs no data: a store that keeps
+	// its index in memory answers ErrTooLong for a block that it holds.
 	ReadCached(s Score, t Type, buf []byte) (n int, ok bool, err error)
+}
+
+// A ScoredWriter is a store that need not be told to compute a score which
+// the caller has already. It is an optional ability, found by type assertion.
+type ScoredWriter interface {
+	// WriteScored is WriteBlock of data whose score is s: the caller vouches for
+	// that. A store that finds otherwise returns ErrCorrupt.
+	WriteScored(ctx context.Context, s Score, t Type, data []byte) error
+}
+
+// HasBlock asks st whether it holds the block named (s, t.Disk()): cheaply
+// if st is a Prober, else by a read that has no room for the data.
+func HasBlock(ctx context.Context, st BlockReader, s Score, t Type) (bool, error) {
+	if p, ok := st.(Prober); ok {
+		return p.HasBlock(ctx, s, t)
+	}
+	switch _, err := st.ReadBlock(ctx, s, t, nil); {
+	case err == nil, errors.Is(err, ErrTooLong):
+		return true, nil
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+// ReadOnly returns a store that reads from st and refuses every write with
+// ErrReadOnly. It has the abilities to probe and to read from memory that st
+// has.
+func ReadOnly(st Store) Store {
+	cached, _ := st.(CachedReader)
+	return readOnly{st, cached}
+}
+
+type readOnly struct {
+	Store
+	cached CachedReader // nil if the store is none
+}
+
+func (r readOnly) WriteBlock(context.Context, Type, []byte) (Score, error) {
+	return Score{}, ErrReadOnly
+}
+
+func (r readOnly) HasBlock(ctx context.Context, s Score, t Type) (bool, error) {
+	return HasBlock(ctx, r.Store, s, t)
+}
+
+func (r readOnly) ReadCached(s Score, t Type, buf []byte) (int, bool, error) {
+	if r.cached == nil {
+		return 0, false, nil
+	}
+	return r.cached.ReadCached(s, t, buf)
 }
 
 // The errors that callers test for with errors.Is. The strings that a Venti
