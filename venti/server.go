@@ -1,0 +1,586 @@
+package venti
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Bounds of a server.
+const (
+	maxConns     = 256      // of ServerConfig.MaxConns, if it is 0
+	maxBytes     = 32 << 20 // of ServerConfig.MaxBytes, if it is 0
+	maxRequests  = 256      // in flight on a connection: as many as there are tags
+	maxSkip      = 16 << 20 // of an oversize message; a longer one ends the connection
+	requestBytes = 4 << 10  // what a request costs besides its block: a goroutine's stack and the like
+
+	handshakeTime = 30 * time.Second // for a client to send its version and Thello
+	stallTime     = time.Minute      // for a client to take a batch of replies
+	drainTime     = 5 * time.Second  // for requests in flight to end, when the server stops
+)
+
+// ServerConfig carries the options of a Server; the zero value is usable.
+type ServerConfig struct {
+	// ReadOnly refuses writes.
+	ReadOnly bool
+	// Logger is told of connections (debug) and of failures of the store
+	// (errors). Nil means quiet.
+	Logger *slog.Logger
+	// MaxConns is how many clients may be connected at a time; further ones
+	// are turned away. 0 means 256.
+	MaxConns int
+	// MaxBytes bounds the memory of requests that are being served, of all
+	// clients together; further requests wait. 0 means 32 MiB.
+	MaxBytes int64
+}
+
+// A Server serves a store to clients of the Venti protocol.
+//
+// One goroutine per connection reads requests. What the store can answer from
+// memory (CachedReader) it answers itself, straight into the buffer of replies;
+// each other request has a goroutine of its own, so replies may come in any
+// order. Replies are written in batches: by the reading goroutine when it has
+// no whole request left, and by a request's goroutine unless somebody is
+// writing already, in which case that one writes them next.
+//
+// A Tsync waits for every Twrite that was received before it on its
+// connection, which is more than the protocol asks for.
+//
+// Memory is bounded: by MaxBytes for requests, and by some 300 KiB a
+// connection at worst (64 KiB when it is idle). A client that does not take its
+// replies is not read from, and is cut off after a minute.
+type Server struct {
+	// Immutable after NewServer.
+	store  Store
+	cached CachedReader // nil if the store is none
+	log    *slog.Logger
+	room   *semaphore.Weighted // bytes that requests may take
+	conns  chan struct{}       // one for each connection
+
+	blocks bufferPool
+	outs   sync.Pool // *[]byte with capacity outBufferSize
+}
+
+// NewServer returns a server of st.
+func NewServer(st Store, cfg ServerConfig) *Server {
+	if cfg.ReadOnly {
+		st = ReadOnly(st)
+	}
+	if cfg.MaxConns <= 0 {
+		cfg.MaxConns = maxConns
+	}
+	if cfg.MaxBytes <= 0 {
+		cfg.MaxBytes = maxBytes
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	// Any one request must fit.
+	cfg.MaxBytes = max(cfg.MaxBytes, MaxBlockSize+requestBytes)
+	s := &Server{
+		store: st,
+		log:   cfg.Logger,
+		room:  semaphore.NewWeighted(cfg.MaxBytes),
+		conns: make(chan struct{}, cfg.MaxConns),
+	}
+	s.cached, _ = st.(CachedReader)
+	s.outs.New = func() any {
+		b := make([]byte, 0, outBufferSize)
+		return &b
+	}
+	return s
+}
+
+// Serve accepts connections from ln and serves them until ctx ends or ln
+// fails. It closes ln. When ctx ends, requests that were received are answered,
+// within a few seconds, and Serve returns nil after the last connection's
+// goroutines have ended. Several calls may serve several listeners.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	outer := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	var conns sync.WaitGroup
+	defer func() {
+		cancel()
+		if stop() {
+			ln.Close()
+		}
+		conns.Wait()
+	}()
+	for {
+		nc, err := ln.Accept()
+		switch {
+		case err == nil:
+		case outer.Err() != nil:
+			return nil
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS),
+			errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ECONNABORTED):
+			s.log.Error("accept", "err", err)
+			select { // it may pass
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+			}
+			continue
+		default:
+			return fmt.Errorf("accept: %w", err)
+		}
+		select {
+		case s.conns <- struct{}{}:
+		default:
+			s.log.Warn("too many connections", "client", nc.RemoteAddr(), "max", cap(s.conns))
+			nc.Close()
+			continue
+		}
+		conns.Go(func() {
+			defer func() { <-s.conns }()
+			s.ServeConn(ctx, nc)
+		})
+	}
+}
+
+// ServeConn serves one client, which may be in the same process (net.Pipe),
+// until it leaves or ctx ends, and closes nc.
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
+	log := s.log.With("client", nc.RemoteAddr())
+	// Requests outlive ctx for a little while, so that they can be answered.
+	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	c := &serverConn{
+		srv:    s,
+		log:    log,
+		nc:     nc,
+		ctx:    requests,
+		in:     newFrameReader(nc),
+		tags:   make(chan struct{}, maxRequests),
+		writes: new(sync.WaitGroup),
+	}
+	c.out.init(nc, &s.outs)
+
+	// When ctx ends, stop reading, and after a while give up on the rest.
+	var watcher sync.WaitGroup
+	gone := make(chan struct{})
+	watcher.Go(func() {
+		select {
+		case <-gone:
+			return
+		case <-ctx.Done():
+		}
+		nc.SetReadDeadline(time.Unix(1, 0))
+		select {
+		case <-gone:
+		case <-time.After(drainTime):
+			cancel()
+			nc.Close()
+		}
+	})
+	err := c.handshake(ctx)
+	if err == nil {
+		log.Debug("connected", "version", c.version)
+		err = c.serve()
+	}
+	c.requests.Wait()
+	c.out.flush()
+	nc.Close()
+	cancel()
+	close(gone)
+	watcher.Wait()
+	log.Debug("disconnected", "err", err)
+}
+
+// A serverConn is one client's connection. Its fields belong to the
+// goroutine that reads, but for those that say otherwise.
+type serverConn struct {
+	srv     *Server
+	log     *slog.Logger
+	nc      net.Conn
+	ctx     context.Context // of requests; ends when the server gives up on them
+	in      *frameReader
+	version string
+	framing framing // immutable after handshake; for all
+
+	tags     chan struct{}   // one for each request with a goroutine; those receive from it
+	requests sync.WaitGroup  // the same
+	writes   *sync.WaitGroup // Twrites since the last Tsync, and one for all before it
+
+	out outbox // for all
+}
+
+// handshake exchanges versions and hellos.
+func (c *serverConn) handshake(ctx context.Context) error {
+	c.nc.SetDeadline(time.Now().Add(handshakeTime))
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	// Both sides send at once, and a pipe has no buffer.
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(c.nc, versionLine)
+		sent <- err
+	}()
+	line, err := c.in.versionLine()
+	if err != nil {
+		c.nc.Close()
+		<-sent
+		return fmt.Errorf("read version: %w", err)
+	}
+	if err := <-sent; err != nil {
+		return fmt.Errorf("write version: %w", err)
+	}
+	theirs, err := parseVersionLine(line)
+	if err != nil {
+		return err
+	}
+	v, err := chooseVersion(theirs, versionNames())
+	if err != nil {
+		return err
+	}
+	c.version, c.framing, c.in.framing = v.name, v.framing, v.framing
+
+	b, err := c.in.next(maxMessageSize)
+	if err != nil {
+		return fmt.Errorf("read hello: %w", err)
+	}
+	m, err := unpackMessage(b)
+	if err != nil || m.typ != tHello || m.tag != 0 || string(m.text) != v.name {
+		return fmt.Errorf("bad hello %.40x", b)
+	}
+	c.nc.SetDeadline(time.Time{})
+	if ctx.Err() != nil { // its deadline may just have been removed
+		return ctx.Err()
+	}
+	c.reply(&message{typ: rHello, text: []byte(anonymous)})
+	return nil
+}
+
+// serve reads requests until the connection ends.
+func (c *serverConn) serve() error {
+	for {
+		if !c.in.whole() {
+			c.out.flush()
+		}
+		b, err := c.in.next(maxMessageSize)
+		if err == errOversize {
+			text := errBadPacket.Error()
+			if msgType(b[0]) == tWrite {
+				text = ErrTooLarge.Error()
+			}
+			c.error(b[1], text)
+			if c.in.skip > maxSkip {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		m, err := unpackMessage(b)
+		if err != nil {
+			c.error(b[1], errBadPacket.Error())
+			continue
+		}
+		switch m.typ {
+		case tRead:
+			c.read(&m)
+		case tWrite:
+			c.write(&m)
+		case tSync:
+			c.sync(m.tag)
+		case tPing:
+			c.reply(&message{typ: rPing, tag: m.tag})
+		case tGoodbye:
+			return nil
+		default:
+			c.error(m.tag, errUnknownRequest)
+		}
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// start runs f, which appends the reply to one request, in a goroutine of its
+// own. It waits until there is room for the n bytes of memory that f uses. It
+// returns false, and f is not run, when the server has given up on requests.
+func (c *serverConn) start(n int, f func()) bool {
+	select {
+	case c.tags <- struct{}{}:
+	default:
+		c.out.flush()
+		c.tags <- struct{}{}
+	}
+	weight := int64(n + requestBytes)
+	if !c.srv.room.TryAcquire(weight) {
+		c.out.flush()
+		if c.srv.room.Acquire(c.ctx, weight) != nil {
+			<-c.tags
+			return false
+		}
+	}
+	c.requests.Go(func() {
+		f()
+		c.srv.room.Release(weight)
+		<-c.tags
+		if len(c.tags) > 0 {
+			// Others may be about to finish too: let them, and write all at once.
+			runtime.Gosched()
+		}
+		c.out.flush()
+	})
+	return true
+}
+
+// reply appends a reply.
+func (c *serverConn) reply(m *message) { c.out.append(m, c.framing) }
+
+// error appends an Rerror.
+func (c *serverConn) error(tag uint8, text string) {
+	c.reply(&message{typ: rError, tag: tag, text: []byte(text)})
+}
+
+// fail appends the Rerror for an error of the store.
+func (c *serverConn) fail(what string, tag uint8, err error) {
+	switch {
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrTooLong), errors.Is(err, ErrTooLarge),
+		errors.Is(err, ErrReadOnly), errors.Is(err, ErrBadType), errors.Is(err, context.Canceled):
+	default:
+		c.log.Error(what, "err", err)
+	}
+	c.error(tag, textOfError(err))
+}
+
+func (c *serverConn) read(m *message) {
+	if m.score == EmptyScore || m.score.IsZero() {
+		c.reply(&message{typ: rRead, tag: m.tag})
+		return
+	}
+	if !m.disk.Valid() {
+		c.error(m.tag, fmt.Sprintf("%v %d", ErrBadType, m.disk))
+		return
+	}
+	if c.srv.cached != nil && c.out.appendCached(c.srv.cached, m, c.framing) {
+		return
+	}
+	tag, score, disk, count := m.tag, m.score, m.disk, m.count
+	n := int(min(count, MaxBlockSize))
+	c.start(n, func() { c.readSlowly(tag, score, disk, count, n) })
+}
+
+// readSlowly answers a Tread from its goroutine. n is how much of count a
+// block can fill.
+func (c *serverConn) readSlowly(tag uint8, score Score, disk DiskType, count uint32, n int) {
+	s := c.srv
+	if n == 0 {
+		if _, ok := s.store.(Prober); ok {
+			has, err := HasBlock(c.ctx, s.store, score, disk.Type())
+			switch {
+			case err != nil:
+				c.fail("probe", tag, err)
+			case has: // any block that is stored has a byte
+				c.reply(&message{typ: rError, tag: tag, text: appendTooLong(nil, 0, 1)})
+			default:
+				c.reply(&message{typ: rError, tag: tag, text: appendNotFound(nil, score, disk)})
+			}
+			return
+		}
+	}
+	buf := s.blocks.get(n)
+	defer func() { s.blocks.put(buf) }()
+	got, err := s.store.ReadBlock(c.ctx, score, disk.Type(), buf.b)
+	if errors.Is(err, ErrTooLong) && n < MaxBlockSize {
+		// Read it again, to say how long it is. This is rare enough not to be
+		// counted against the bound.
+		s.blocks.put(buf)
+		buf = s.blocks.get(MaxBlockSize)
+		if got, err = s.store.ReadBlock(c.ctx, score, disk.Type(), buf.b); err == nil {
+			c.reply(&message{typ: rError, tag: tag, text: appendTooLong(nil, count, got)})
+			return
+		}
+	}
+	switch {
+	case errors.Is(err, ErrNotFound):
+		c.reply(&message{typ: rError, tag: tag, text: appendNotFound(nil, score, disk)})
+	case err != nil:
+		c.fail("read", tag, err)
+	default:
+		c.reply(&message{typ: rRead, tag: tag, data: buf.b[:got]})
+	}
+}
+
+func (c *serverConn) write(m *message) {
+	switch {
+	case len(m.data) > MaxBlockSize:
+		c.error(m.tag, ErrTooLarge.Error())
+		return
+	case !m.disk.Valid():
+		c.error(m.tag, fmt.Sprintf("%v %d", ErrBadType, m.disk))
+		return
+	case len(m.data) == 0:
+		if _, ok := c.srv.store.(readOnly); ok {
+			c.error(m.tag, ErrReadOnly.Error())
+			return
+		}
+		c.reply(&message{typ: rWrite, tag: m.tag, score: EmptyScore})
+		return
+	}
+	buf := c.srv.blocks.get(len(m.data))
+	copy(buf.b, m.data)
+	tag, disk, writes := m.tag, m.disk, c.writes
+	writes.Add(1)
+	started := c.start(len(buf.b), func() {
+		score, err := c.srv.store.WriteBlock(c.ctx, disk.Type(), buf.b)
+		c.srv.blocks.put(buf)
+		writes.Done()
+		if err != nil {
+			c.fail("write", tag, err)
+			return
+		}
+		c.reply(&message{typ: rWrite, tag: tag, score: score})
+	})
+	if !started {
+		writes.Done()
+	}
+}
+
+// sync answers a Tsync when all Twrites received before it are done and on
+// stable storage.
+func (c *serverConn) sync(tag uint8) {
+	before, since := c.writes, new(sync.WaitGroup)
+	since.Add(1)
+	c.writes = since
+	started := c.start(0, func() {
+		before.Wait()
+		since.Done()
+		if err := c.srv.store.Sync(c.ctx); err != nil {
+			c.fail("sync", tag, err)
+			return
+		}
+		c.reply(&message{typ: rSync, tag: tag})
+	})
+	if !started {
+		since.Done()
+	}
+}
+
+const (
+	// outFlushSize is how many bytes of replies wait before they are written
+	// or, while others are being written, before the next waits.
+	outFlushSize = 64 << 10
+	// outBufferSize holds as many and one more reply.
+	outBufferSize = outFlushSize + 64<<10
+)
+
+// An outbox collects replies and writes them in batches. Its methods may be
+// called at once. No reply is lost between them: whoever finds nobody writing
+// writes, and goes on until nothing is left.
+type outbox struct {
+	nc   net.Conn
+	pool *sync.Pool // of *[]byte
+
+	mu      sync.Mutex // guards the fields below; not held while writing
+	taken   sync.Cond  // signalled when buf was taken to be written, and when err is set
+	buf     *[]byte    // replies that nobody is writing yet; nil if there are none
+	writing bool       // somebody is in flushLocked
+	err     error      // of the first failed write; then replies are dropped
+}
+
+func (o *outbox) init(nc net.Conn, pool *sync.Pool) {
+	o.nc, o.pool = nc, pool
+	o.taken.L = &o.mu
+}
+
+// waitLocked waits until there is room for a reply of any size. It returns
+// the buffer to append it to, or nil if the connection is broken.
+func (o *outbox) waitLocked() *[]byte {
+	for o.err == nil && o.buf != nil && len(*o.buf) >= outFlushSize {
+		if o.writing {
+			o.taken.Wait()
+		} else {
+			o.flushLocked()
+		}
+	}
+	if o.err != nil {
+		return nil
+	}
+	if o.buf == nil {
+		o.buf = o.pool.Get().(*[]byte)
+	}
+	return o.buf
+}
+
+// append adds a reply; it is written at the latest by the next flush.
+func (o *outbox) append(m *message, f framing) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if b := o.waitLocked(); b != nil {
+		*b = m.pack(*b, f)
+	}
+}
+
+// appendCached adds the reply to a Tread if st can give it at once, and tells
+// whether that was so.
+func (o *outbox) appendCached(st CachedReader, m *message, f framing) bool {
+	n := int(min(m.count, MaxBlockSize))
+	head := int(f) + headSize
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	b := o.waitLocked()
+	if b == nil {
+		return true
+	}
+	// The block goes to where it will be in the message.
+	at := len(*b) + head
+	n, ok, err := st.ReadCached(m.score, m.disk.Type(), (*b)[at:at+n])
+	var text [128]byte
+	switch {
+	case !ok:
+		return false
+	case err == nil:
+		*b = appendHead(*b, f, rRead, m.tag, n)[:at+n]
+	case errors.Is(err, ErrNotFound):
+		*b = (&message{typ: rError, tag: m.tag, text: appendNotFound(text[:0], m.score, m.disk)}).pack(*b, f)
+	case errors.Is(err, ErrTooLong) && m.count == 0: // a probe: any block that is stored has a byte
+		*b = (&message{typ: rError, tag: m.tag, text: appendTooLong(text[:0], 0, 1)}).pack(*b, f)
+	default:
+		return false // let ReadBlock say what is wrong
+	}
+	return true
+}
+
+// flush writes what was appended, or leaves it to somebody who is writing.
+func (o *outbox) flush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.flushLocked()
+}
+
+func (o *outbox) flushLocked() {
+	if o.writing {
+		return
+	}
+	o.writing = true
+	for o.buf != nil && o.err == nil {
+		b := o.buf
+		o.buf = nil
+		o.taken.Broadcast()
+		o.mu.Unlock()
+		o.nc.SetWriteDeadline(time.Now().Add(stallTime))
+		_, err := o.nc.Write(*b)
+		*b = (*b)[:0]
+		o.pool.Put(b)
+		o.mu.Lock()
+		if err != nil {
+			o.err = err
+			o.nc.Close() // also ends reading
+			o.taken.Broadcast()
+		}
+	}
+	o.writing = false
+}
