@@ -2,7 +2,6 @@ package fsys
 
 import (
 	"encoding/binary"
-	"fmt"
 	"io"
 )
 
@@ -71,7 +70,7 @@ func Signatures(r io.ReaderAt, size int64) ([]string, error) {
 	}
 	var buf [512]byte
 	if size >= 512 {
-		if err := readFull(r, buf[:], 0); err != nil {
+		if err := ReadFull(r, buf[:], 0); err != nil {
 			return nil, err
 		}
 		if fatBoot(buf[:]) {
@@ -79,7 +78,7 @@ func Signatures(r io.ReaderAt, size int64) ([]string, error) {
 		}
 	}
 	if size >= 1024+512 {
-		if err := readFull(r, buf[:], 1024); err != nil {
+		if err := ReadFull(r, buf[:], 1024); err != nil {
 			return nil, err
 		}
 		if extSuper(buf[:]) {
@@ -91,7 +90,7 @@ func Signatures(r io.ReaderAt, size int64) ([]string, error) {
 		if s.off+int64(len(b)) > size {
 			continue
 		}
-		if err := readFull(r, b, s.off); err != nil {
+		if err := ReadFull(r, b, s.off); err != nil {
 			return nil, err
 		}
 		if string(b) == s.magic {
@@ -132,16 +131,4 @@ func extSuper(b []byte) bool {
 	return b[0x38] == 0x53 && b[0x39] == 0xef &&
 		binary.LittleEndian.Uint32(b[0x18:]) <= 6 &&
 		binary.LittleEndian.Uint32(b[0x4c:]) <= 1
-}
-
-// readFull fills b from off. That the region ends early is an error.
-func readFull(r io.ReaderAt, b []byte, off int64) error {
-	n, err := r.ReadAt(b, off)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("read %d bytes at %d: %w", len(b), off, err)
 }

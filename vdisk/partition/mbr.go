@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"strata/vdisk/fsys"
 )
 
 // A master boot record and an extended boot record are
@@ -103,7 +105,7 @@ func readRecord(r io.ReaderAt, size int64) (*record, error) {
 		return nil, nil
 	}
 	var b [sectorSize]byte
-	if err := readFull(r, b[:], 0); err != nil {
+	if err := fsys.ReadFull(r, b[:], 0); err != nil {
 		return nil, fmt.Errorf("read boot record: %w", err)
 	}
 	return unpackRecord(b[:]), nil
@@ -159,7 +161,7 @@ func (t *Table) readExtended(r io.ReaderAt, base, end uint64, first int) (int, e
 		}
 		seen[at] = true
 		var b [sectorSize]byte
-		if err := readFull(r, b[:], int64(at*sectorSize)); err != nil {
+		if err := fsys.ReadFull(r, b[:], int64(at*sectorSize)); err != nil {
 			return n, fmt.Errorf("read extended boot record at sector %d: %w", at, err)
 		}
 		rec := unpackRecord(b[:])
@@ -203,15 +205,3 @@ func (t *Table) addEntry(number int, e entry, base uint64) {
 
 // attrActive is the bit of Partition.Attrs that an active MBR partition has.
 const attrActive = 1 << 7
-
-// readFull fills b from off. That the disk ends early is an error.
-func readFull(r io.ReaderAt, b []byte, off int64) error {
-	n, err := r.ReadAt(b, off)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}

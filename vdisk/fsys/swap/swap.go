@@ -71,7 +71,7 @@ func Probe(r io.ReaderAt, size int64) (*fsys.FileSystem, error) {
 // is none.
 func probePage(r io.ReaderAt, size, page int64) (*fsys.FileSystem, error) {
 	var magic [magicSize]byte
-	if err := readFull(r, magic[:], page-magicSize); err != nil {
+	if err := fsys.ReadFull(r, magic[:], page-magicSize); err != nil {
 		return nil, err
 	}
 	fs := &fsys.FileSystem{Type: "swap", BlockSize: int(page)}
@@ -86,7 +86,7 @@ func probePage(r io.ReaderAt, size, page int64) (*fsys.FileSystem, error) {
 		return nil, nil
 	}
 	var h [headerSize]byte
-	if err := readFull(r, h[:], headerOff); err != nil {
+	if err := fsys.ReadFull(r, h[:], headerOff); err != nil {
 		return nil, err
 	}
 	var order binary.ByteOrder = binary.LittleEndian
@@ -123,16 +123,4 @@ func sleeping(magic []byte) bool {
 		}
 	}
 	return false
-}
-
-// readFull fills b from off. That the region ends early is an error.
-func readFull(r io.ReaderAt, b []byte, off int64) error {
-	n, err := r.ReadAt(b, off)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("read %d bytes at %d: %w", len(b), off, err)
 }
