@@ -24,8 +24,6 @@ const (
 	// maxCount bounds what a client asks for in one Tread. No server has blocks
 	// that long.
 	maxCount = 1 << 18
-	// keptBuffer is the largest buffer of requests that an idle client keeps.
-	keptBuffer = 256 << 10
 )
 
 // A Client is a connection to a Venti server. It implements Store, Prober and
@@ -320,9 +318,6 @@ func (c *Client) writer() {
 		c.room.Release(room)
 		if err != nil {
 			c.fail(err)
-		}
-		if cap(buf) > keptBuffer {
-			buf = nil
 		}
 	}
 }
