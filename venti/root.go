@@ -60,7 +60,8 @@ func (r *Root) Pack(b []byte) ([]byte, error) {
 	return append(b, r.Prev[:]...), nil
 }
 
-// UnpackRoot reads a root, which is exactly 300 bytes.
+// UnpackRoot reads a root, which is exactly 300 bytes. A string ends at its
+// first NUL and, as in C, before its last byte.
 func UnpackRoot(b []byte) (Root, error) {
 	if len(b) != RootSize {
 		return Root{}, fmt.Errorf("unpack root: %d bytes, want %d", len(b), RootSize)
@@ -70,7 +71,7 @@ func UnpackRoot(b []byte) (Root, error) {
 		return Root{}, fmt.Errorf("unpack root: unknown version %d", version&^rootVersionBig)
 	}
 	str := func(b []byte) string {
-		s, _, _ := bytes.Cut(b, []byte{0})
+		s, _, _ := bytes.Cut(b[:rootString-1], []byte{0})
 		return string(s)
 	}
 	r := Root{
