@@ -1,0 +1,105 @@
+package vdisk
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"strata/vdisk/fsys"
+	"strata/vdisk/fsys/ext"
+	"strata/vdisk/fsys/swap"
+	"strata/vdisk/partition"
+)
+
+// The grid of a region: leaf blocks of 4 KiB, or the file system's own block
+// where that is smaller, and 204 scores to a pointer block. Larger blocks
+// cost more than they save: of fifteen Debian disks 4 KiB blocks leave half of
+// what 64 KiB blocks do.
+const (
+	maxDSize = 4096
+	minDSize = 512
+	psize    = 4080
+)
+
+// exactReason is why nothing is left out of an image that was asked for with
+// every byte.
+const exactReason = "every byte was asked for"
+
+// probers know what is free in their file systems.
+var probers = [...]fsys.Prober{ext.Probe, swap.Probe}
+
+// cut reads the partition table of src, finds out what the regions hold, and
+// returns the layout with the parts that go with its regions.
+func cut(src Source, exact bool) (*Layout, []*part, error) {
+	table, err := partition.Read(src, src.Size())
+	if err != nil {
+		return nil, nil, fmt.Errorf("read partition table: %w", err)
+	}
+	l := &Layout{
+		Version: LayoutVersion,
+		Size:    src.Size(),
+		Table:   string(table.Scheme),
+		Regions: []Region{},
+	}
+	if table.Scheme == partition.None {
+		l.Table = "none"
+	}
+	for _, n := range table.Notes {
+		l.Notes = append(l.Notes, text(n))
+	}
+	var parts []*part
+	for _, r := range table.Cut() {
+		p, err := newPart(src, r, exact)
+		if err != nil {
+			return nil, nil, fmt.Errorf("region %s: %w", r.Name, err)
+		}
+		parts = append(parts, p)
+		l.Regions = append(l.Regions, p.Region)
+	}
+	return l, parts, nil
+}
+
+func newPart(src Source, r partition.Region, exact bool) (*part, error) {
+	p := &part{src: src, Region: Region{
+		Name:    r.Name,
+		Start:   r.Start,
+		Length:  r.Length,
+		Kind:    string(r.Kind),
+		Encoder: "plain",
+		DSize:   maxDSize,
+		PSize:   psize,
+		Whole:   text(r.Whole),
+	}}
+	if pt := r.Partition; pt != nil {
+		p.Partition = &Partition{Number: pt.Number, Type: text(pt.Type), UUID: text(pt.ID), Label: text(pt.Label)}
+	}
+	switch {
+	case r.Whole != "":
+		return p, nil
+	case r.Kind != partition.KindPartition && r.Kind != partition.KindDisk:
+		// What a gap seems to hold is only what was there once.
+		return p, nil
+	}
+	fs, err := fsys.Probe(io.NewSectionReader(src, r.Start, r.Length), r.Length, probers[:]...)
+	if err != nil || fs == nil {
+		return p, err
+	}
+	p.FileSystem = &FileSystem{Type: text(fs.Type), UUID: text(fs.UUID), Label: text(fs.Label), BlockSize: fs.BlockSize}
+	if name := p.Name + "." + strings.ToLower(fs.Type); isWord(name) {
+		p.Name = name
+	}
+	if b := fs.BlockSize; b >= minDSize && b < maxDSize && b&(b-1) == 0 {
+		p.DSize = b
+	}
+	switch {
+	case fs.Whole != "":
+		p.Whole = text(fs.Whole)
+	case exact:
+		p.Whole = exactReason
+	default:
+		p.Encoder = fs.Type
+		p.FreeOmitted = true
+		p.free, err = newFreeMap(fs)
+	}
+	return p, err
+}

@@ -1,0 +1,321 @@
+package vdisk
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"strata/venti"
+)
+
+// need returns the path of a program, or skips the test.
+func need(t testing.TB, name string) string {
+	t.Helper()
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/sbin") {
+		p := filepath.Join(dir, name)
+		if fi, err := os.Stat(p); err == nil && fi.Mode().IsRegular() && fi.Mode()&0o111 != 0 {
+			return p
+		}
+	}
+	t.Skipf("no %s on this machine", name)
+	return ""
+}
+
+// run runs a program and returns what it prints. ok lists the exit statuses
+// that are no failure, besides 0.
+func run(t testing.TB, stdin string, prog string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(need(t, prog), args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC", "E2FSPROGS_FAKE_TIME=1700000000")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", prog, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// tree makes a directory of files in all sizes, with links.
+func tree(t testing.TB, seed int64, total int) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "tree")
+	rnd := rand.New(rand.NewSource(seed))
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.MkdirAll(filepath.Join(dir, "etc", "deep", "er"), 0o755))
+	for i := 0; total > 0; i++ {
+		b := make([]byte, rnd.Intn(200000))
+		rnd.Read(b)
+		name := filepath.Join(dir, []string{"", "etc", "etc/deep", "etc/deep/er"}[i%4], fmt.Sprintf("f%03d", i))
+		must(os.WriteFile(name, b, 0o644))
+		total -= len(b)
+	}
+	must(os.WriteFile(filepath.Join(dir, "empty"), nil, 0o644))
+	must(os.Symlink("etc/deep", filepath.Join(dir, "link")))
+	must(os.WriteFile(filepath.Join(dir, "zeros"), make([]byte, 50000), 0o644))
+	return dir
+}
+
+// sparse makes an empty file.
+func sparse(t testing.TB, size int64) string {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "disk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
+
+// extImage makes an ext file system of size bytes, filled from a tree, in
+// which a file has been written and deleted again.
+func extImage(t testing.TB, size int64, tree string, args ...string) string {
+	t.Helper()
+	need(t, "debugfs")
+	img := sparse(t, size)
+	args = append([]string{"-q", "-U", "6c9d8a3e-55f5-4c3e-8d5c-0d6f2f0b6a11", "-E", "hash_seed=6c9d8a3e-55f5-4c3e-8d5c-0d6f2f0b6a12",
+		"-L", "root", "-d", tree}, args...)
+	run(t, "", "mke2fs", append(args, img)...)
+	garbage := filepath.Join(t.TempDir(), "garbage")
+	b := make([]byte, size/16)
+	rand.New(rand.NewSource(99)).Read(b)
+	if err := os.WriteFile(garbage, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "write "+garbage+" garbage\nrm garbage\n", "debugfs", "-w", img)
+	return img
+}
+
+// extFiles returns the SHA-1 of each file of an ext file system, after
+// checking it with e2fsck.
+func extFiles(t testing.TB, img string) map[string]string {
+	t.Helper()
+	run(t, "", "e2fsck", "-fn", img)
+	dir := filepath.Join(t.TempDir(), "dump")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "rdump / "+dir+"\n", "debugfs", img)
+	return treeFiles(t, dir)
+}
+
+func treeFiles(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, p)
+		if d.Type()&fs.ModeSymlink != 0 {
+			files[rel], err = os.Readlink(p)
+			return err
+		}
+		b, err := os.ReadFile(p)
+		files[rel] = fmt.Sprintf("%x", sha1.Sum(b))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func sameFiles(t testing.TB, got, want map[string]string) {
+	t.Helper()
+	if len(want) < 4 || len(got) != len(want) {
+		t.Errorf("got %d files, want %d", len(got), len(want))
+	}
+	for name, sum := range want {
+		if got[name] != sum {
+			t.Errorf("%s: got %q, want %q", name, got[name], sum)
+		}
+	}
+}
+
+// place is a partition of a disk: what is in it, and where.
+type place struct {
+	img   string
+	start int64 // sectors of 512 bytes
+	kind  string
+}
+
+// partitioned makes a disk of size bytes with a partition table of the given
+// label, gpt or dos.
+func partitioned(t testing.TB, label string, size int64, places ...place) string {
+	t.Helper()
+	disk := sparse(t, size)
+	script := "label: " + label + "\n"
+	if label == "gpt" {
+		script += "label-id: 11111111-2222-3333-4444-555555555555\n"
+	} else {
+		script += "label-id: 0x12345678\n"
+	}
+	for i, p := range places {
+		fi, err := os.Stat(p.img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script += fmt.Sprintf("start=%d, size=%d, type=%s", p.start, fi.Size()/512, p.kind)
+		if label == "gpt" {
+			script += fmt.Sprintf(", uuid=11111111-2222-3333-4444-%012d", i)
+		}
+		script += "\n"
+	}
+	run(t, script, "sfdisk", "-q", disk)
+	f, err := os.OpenFile(disk, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range places {
+		b, err := os.ReadFile(p.img)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writeSparse(f, b, p.start*512); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return disk
+}
+
+// extract copies a part of a disk to a file of its own.
+func extract(t testing.TB, disk string, start, length int64) string {
+	t.Helper()
+	f, err := os.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	img := sparse(t, length)
+	out, err := os.OpenFile(img, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	b := make([]byte, length)
+	if _, err := f.ReadAt(b, start); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	if err := writeSparse(out, b, 0); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// importFile imports a disk in a file.
+func importFile(t testing.TB, st venti.Store, name string, opt ImportOptions) *Result {
+	t.Helper()
+	d, err := OpenDisk(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	res, err := Import(t.Context(), st, d, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkCounts(t, res)
+	return res
+}
+
+// checkCounts checks what must hold for the counts of every import.
+func checkCounts(t testing.TB, res *Result) {
+	t.Helper()
+	var sum Counts
+	for i, r := range res.Regions {
+		if l := res.Layout.Regions[i]; r.Name != l.Name || r.Size != l.Length {
+			t.Errorf("counts of %s, %d bytes: the layout says %s, %d", r.Name, r.Size, l.Name, l.Length)
+		}
+		if r.Free+r.Zero > r.Allocated || r.Allocated > r.Size || r.New+r.Shared > r.Size {
+			t.Errorf("counts of %s do not add up: %+v", r.Name, r)
+		}
+		if full := r.Allocated - r.Free - r.Zero; full < r.New+r.Shared {
+			t.Errorf("counts of %s: %d bytes in blocks, of at most %d", r.Name, r.New+r.Shared, full)
+		}
+		sum.add(r.Counts)
+	}
+	if sum != res.Total || sum.Size != res.Layout.Size {
+		t.Errorf("total: got %+v, want %+v of %d", res.Total, sum, res.Layout.Size)
+	}
+}
+
+// region returns the counts and layout of a region.
+func (r *Result) region(t testing.TB, name string) (RegionCounts, Region) {
+	t.Helper()
+	for i, c := range r.Regions {
+		if c.Name == name {
+			return c, r.Layout.Regions[i]
+		}
+	}
+	t.Fatalf("no region %s in %+v", name, r.Layout)
+	return RegionCounts{}, Region{}
+}
+
+// exportFile exports an image to a new file.
+func exportFile(t testing.TB, st venti.Store, score venti.Score) string {
+	t.Helper()
+	im, err := Open(t.Context(), st, score)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.CreateTemp(t.TempDir(), "export")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	last := int64(0)
+	err = Export(t.Context(), im, f, func(done int64) {
+		if done < last || done > im.Size() {
+			t.Errorf("progress goes from %d to %d of %d", last, done, im.Size())
+		}
+		last = done
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last != im.Size() {
+		t.Errorf("progress ends at %d of %d", last, im.Size())
+	}
+	return f.Name()
+}
+
+func sameBytes(t testing.TB, what, gotName, wantName string) {
+	t.Helper()
+	got, err := os.ReadFile(gotName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(wantName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		t.Errorf("%s: got %d bytes, want %d", what, len(got), len(want))
+		return
+	}
+	if !bytes.Equal(got, want) {
+		for i := range got {
+			if got[i] != want[i] {
+				t.Errorf("%s: byte %d of %d is %#x, want %#x", what, i, len(want), got[i], want[i])
+				return
+			}
+		}
+	}
+}
