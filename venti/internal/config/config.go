@@ -12,9 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
-	"os"
 	"strings"
+
+	"strata/internal/disk"
 )
 
 // A configuration is text, one setting a line:
@@ -91,9 +91,9 @@ var settings = map[string]setting{
 	"arenas":      {repeats: true, set: func(c *Config, v string) error { return addPart(&c.Arenas, v) }},
 	"isect":       {repeats: true, set: func(c *Config, v string) error { return addPart(&c.Sections, v) }},
 	"bloom":       {set: func(c *Config, v string) error { c.Bloom = v; return nil }},
-	"mem":         {set: func(c *Config, v string) (err error) { c.LumpMem, err = ParseSize(v); return }},
-	"bcmem":       {set: func(c *Config, v string) (err error) { c.BlockMem, err = ParseSize(v); return }},
-	"icmem":       {set: func(c *Config, v string) (err error) { c.IndexMem, err = ParseSize(v); return }},
+	"mem":         {set: func(c *Config, v string) (err error) { c.LumpMem, err = disk.ParseSize(v); return }},
+	"bcmem":       {set: func(c *Config, v string) (err error) { c.BlockMem, err = disk.ParseSize(v); return }},
+	"icmem":       {set: func(c *Config, v string) (err error) { c.IndexMem, err = disk.ParseSize(v); return }},
 	"addr":        {set: func(c *Config, v string) error { c.Addr = v; return nil }},
 	"httpaddr":    {set: func(c *Config, v string) error { c.HTTPAddr = v; return nil }},
 	"webroot":     {set: func(c *Config, v string) error { c.Webroot = v; return nil }},
@@ -174,33 +174,31 @@ func Parse(text []byte, name string) (*Config, error) {
 	return c, nil
 }
 
-// Load reads the configuration in the named file, or, when that is longer
-// than 256 KiB and so a partition, the one embedded in it. It takes no lock.
+// Load reads the configuration in the file or partition that name tells: all
+// of it, or, when it is longer than 256 KiB and so a partition, the text
+// embedded in it. The lock it takes for that is shared, and gone when it
+// returns.
 func Load(name string) (*Config, error) {
-	f, err := os.Open(name)
+	p, err := disk.Open(name, disk.Options{ReadOnly: true})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	defer f.Close()
-	// Unlike Stat, Seek knows the size of a block device.
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return nil, err
-	}
-	return Read(f, size, name)
+	defer p.Close()
+	return Read(p, name)
 }
 
-// Read is Load for what r holds; name is what errors and warnings call it.
-func Read(r io.ReaderAt, size int64, name string) (*Config, error) {
-	if size <= maxText {
+// Read is Load for a file that is open; name is what errors and warnings
+// call it.
+func Read(f disk.File, name string) (*Config, error) {
+	if size := f.Size(); size <= maxText {
 		text := make([]byte, size)
-		if err := readFull(r, text, 0); err != nil {
+		if err := readFull(f, text, 0); err != nil {
 			return nil, fmt.Errorf("%s: read configuration: %w", name, err)
 		}
 		return Parse(text, name)
 	}
 	block := make([]byte, embeddedSize)
-	if err := readFull(r, block, embeddedOffset); err != nil {
+	if err := readFull(f, block, embeddedOffset); err != nil {
 		return nil, fmt.Errorf("%s: read embedded configuration: %w", name, err)
 	}
 	text, ok := bytes.CutPrefix(block, []byte(embeddedMagic))
@@ -215,8 +213,8 @@ func Read(r io.ReaderAt, size int64, name string) (*Config, error) {
 // ErrNoConfig is what Read returns for a partition without a configuration.
 var ErrNoConfig = errors.New("no configuration in this partition")
 
-func readFull(r io.ReaderAt, buf []byte, off int64) error {
-	n, err := r.ReadAt(buf, off)
+func readFull(f disk.File, buf []byte, off int64) error {
+	n, err := f.ReadAt(buf, off)
 	if n == len(buf) {
 		return nil
 	}
@@ -241,65 +239,4 @@ func CheckName(name string) error {
 		}
 	}
 	return nil
-}
-
-// ParseSize reads a number of bytes, written as in C (decimal, 0x and hex,
-// 0 and octal), with k, m, g or t in either case after it for powers of 1024.
-func ParseSize(text string) (int64, error) {
-	bad := func(why string) (int64, error) { return 0, fmt.Errorf("bad size %q: %s", text, why) }
-	digits, shift := text, 0
-	if text != "" {
-		switch text[len(text)-1] | 0x20 {
-		case 'k':
-			shift = 10
-		case 'm':
-			shift = 20
-		case 'g':
-			shift = 30
-		case 't':
-			shift = 40
-		}
-		if shift > 0 {
-			digits = text[:len(text)-1]
-		}
-	}
-	n, err := parseNumber(digits)
-	if err != nil {
-		return bad(err.Error())
-	}
-	if shift+bits.Len64(n) > 63 {
-		return bad("too large")
-	}
-	return int64(n << shift), nil
-}
-
-func parseNumber(digits string) (uint64, error) {
-	base := uint64(10)
-	switch {
-	case strings.HasPrefix(digits, "0x"), strings.HasPrefix(digits, "0X"):
-		base, digits = 16, digits[2:]
-	case len(digits) > 1 && digits[0] == '0':
-		base, digits = 8, digits[1:]
-	}
-	if digits == "" {
-		return 0, errors.New("no digits")
-	}
-	var n uint64
-	for _, ch := range []byte(strings.ToLower(digits)) {
-		d := uint64(base)
-		switch {
-		case '0' <= ch && ch <= '9':
-			d = uint64(ch - '0')
-		case 'a' <= ch && ch <= 'f':
-			d = uint64(ch-'a') + 10
-		}
-		if d >= base {
-			return 0, errors.New("not a number")
-		}
-		if n >= 1<<58 {
-			return 0, errors.New("too large")
-		}
-		n = n*base + d
-	}
-	return n, nil
 }

@@ -1,7 +1,6 @@
 package config_test
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -55,7 +54,7 @@ mgr mirrorfreq 10`,
 		{name: "partition twice", text: "index x\narenas a\narenas a\n", err: "conf:3: partition a is named twice"},
 		{name: "no index", text: "arenas a\n", err: "conf: no index line"},
 		{name: "empty", text: "", err: "conf: no index line"},
-		{name: "bad size", text: "index x\nmem 10x\n", err: `conf:2: bad size "10x": not a number`},
+		{name: "bad size", text: "index x\nmem 10x\n", err: `conf:2: bad size "10x"`},
 		{name: "bad compression", text: "index x\ncompression lzw\n", err: "conf:2: unknown compression"},
 		{name: "bad name", text: "index na\x01me\n", err: "conf:1: name"},
 		{name: "long name", text: "index " + strings.Repeat("x", 64) + "\n", err: "longer than 63 bytes"},
@@ -75,24 +74,6 @@ mgr mirrorfreq 10`,
 				t.Errorf("got  %+v\nwant %+v", *got, tc.want)
 			}
 		})
-	}
-}
-
-func TestParseSize(t *testing.T) {
-	for _, tc := range []struct {
-		text string
-		want int64
-		bad  bool
-	}{
-		{"0", 0, false}, {"10", 10, false}, {"010", 8, false}, {"0x1F", 31, false}, {"1k", 1 << 10, false},
-		{"2M", 2 << 20, false}, {"5g", 5 << 30, false}, {"3T", 3 << 40, false}, {"0x10k", 16 << 10, false},
-		{"8388607t", 8388607 << 40, false}, {"8388608t", 0, true}, {"9223372036854775808", 0, true},
-		{"", 0, true}, {"k", 0, true}, {"0x", 0, true}, {"08", 0, true}, {"-1", 0, true}, {"1.5g", 0, true}, {"1kk", 0, true},
-	} {
-		got, err := config.ParseSize(tc.text)
-		if got != tc.want || (err != nil) != tc.bad {
-			t.Errorf("ParseSize(%q) = %d, %v, want %d", tc.text, got, err, tc.want)
-		}
 	}
 }
 
@@ -131,11 +112,16 @@ func TestLoad(t *testing.T) {
 			}
 		})
 	}
+	// A partition of a file.
+	name := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(name, append(make([]byte, 4096), part("venti config\nindex x\n")...), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := config.Load(name + ":4k-"); err != nil || c.Index != "x" {
+		t.Errorf("a partition of a file: %v, %v", c, err)
+	}
 	if _, err := config.Load(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
-	}
-	if _, err := config.Read(bytes.NewReader(nil), 5, "short"); err == nil {
-		t.Error("a short file was read")
 	}
 }
 

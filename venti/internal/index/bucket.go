@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"strata/venti"
+	"strata/venti/internal/arena"
 )
 
 // A bucket is one block of a section:
@@ -42,8 +43,7 @@ const (
 	checkSize    = 8
 	checkMagic   = 0xb0c4e75e
 
-	clumpHeader = 38  // bytes of a clump before its data
-	sectorSize  = 512 // the unit of Entry.Blocks
+	sectorSize = 512 // the unit of Entry.Blocks
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -59,7 +59,7 @@ type Entry struct {
 
 // SectorsOf returns the Blocks of a clump whose data take storedSize bytes.
 func SectorsOf(storedSize int) uint8 {
-	return uint8(min(255, (storedSize+clumpHeader+sectorSize-1)/sectorSize))
+	return uint8(min(255, (storedSize+arena.ClumpHeaderSize+sectorSize-1)/sectorSize))
 }
 
 // Compare orders entries by their key, the score and then the type.

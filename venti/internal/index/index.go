@@ -76,14 +76,14 @@ func format(name string, sections []*Section, arenas []Arena) (*Index, error) {
 		start = stop
 	}
 	t.addArenas(arenas)
-	for _, s := range sections {
+	for i, s := range sections {
 		if s.Index == "" {
 			continue
 		}
 		// A table that cannot be read was being written when the machine
 		// crashed.
 		old, err := s.readTable()
-		if s.Index != name || err == nil && !t.extends(old) {
+		if s.Index != name || t.sections[i] != (sectionRange{s.Name, s.Start, s.Stop}) || err == nil && !t.extends(old) {
 			return nil, fmt.Errorf("section %s already has the buckets [%d,%d) of index %s, which is another; format it again to use it here",
 				s.Name, s.Start, s.Stop, s.Index)
 		}
