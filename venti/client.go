@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"runtime"
 	"sync"
@@ -130,22 +129,7 @@ func NewClient(ctx context.Context, nc net.Conn) (*Client, error) {
 
 // handshake exchanges versions and hellos.
 func (c *Client) handshake() error {
-	// Both sides send at once, and a pipe has no buffer.
-	sent := make(chan error, 1)
-	go func() {
-		_, err := io.WriteString(c.nc, versionLine)
-		sent <- err
-	}()
-	line, err := c.in.versionLine()
-	if err != nil {
-		c.nc.Close()
-		<-sent
-		return fmt.Errorf("read version: %w", lost(err))
-	}
-	if err := <-sent; err != nil {
-		return fmt.Errorf("write version: %w", err)
-	}
-	theirs, err := parseVersionLine(line)
+	theirs, err := exchangeVersions(c.nc, c.in)
 	if err != nil {
 		return err
 	}
@@ -172,14 +156,6 @@ func (c *Client) handshake() error {
 		return fmt.Errorf("type mismatch: sent T%d got R%d", tHello, m.typ)
 	}
 	return nil
-}
-
-// lost names the end of a connection.
-func lost(err error) error {
-	if err == io.EOF {
-		return fmt.Errorf("closed by the server: %w", io.ErrUnexpectedEOF)
-	}
-	return err
 }
 
 // Close ends the connection and every call in flight. It returns when the

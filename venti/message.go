@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 )
@@ -83,6 +84,36 @@ var versions = [...]version{{"04", 4}, {"02", 2}}
 
 // versionLine is what both our client and our server send first.
 const versionLine = "venti-04:02-strata\n"
+
+// exchangeVersions sends our version line and returns the versions in the
+// peer's.
+func exchangeVersions(nc net.Conn, in *frameReader) ([]string, error) {
+	// Both sides send at once, and a pipe has no buffer.
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(nc, versionLine)
+		sent <- err
+	}()
+	line, err := in.versionLine()
+	if err != nil && err != errVersionLong {
+		nc.Close() // nobody may be there to take ours
+	}
+	if senterr := <-sent; err == nil && senterr != nil {
+		return nil, fmt.Errorf("write version: %w", senterr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read version: %w", lost(err))
+	}
+	return parseVersionLine(line)
+}
+
+// lost names the end of a connection.
+func lost(err error) error {
+	if err == io.EOF {
+		return fmt.Errorf("closed by the other side: %w", io.ErrUnexpectedEOF)
+	}
+	return err
+}
 
 // parseVersionLine returns the versions in a peer's line, without the newline,
 // in its order. The list ends at the dash before the comment.
@@ -370,6 +401,8 @@ func (e *remoteError) Unwrap() error { return e.is }
 // frameBufferSize holds any message that a server accepts.
 const frameBufferSize = 64 << 10
 
+var errVersionLong = errors.New("version line too long")
+
 // errOversize is returned by next for a message that is longer than it may
 // be.
 var errOversize = errors.New("message too large")
@@ -412,7 +445,8 @@ func (f *frameReader) fill(n int) error {
 	return nil
 }
 
-// versionLine returns the peer's line without its newline.
+// versionLine returns the peer's line without its newline. The error is
+// errVersionLong or that of the connection.
 func (f *frameReader) versionLine() ([]byte, error) {
 	for n := 1; n <= maxVersionLine; n++ {
 		if err := f.fill(n); err != nil {
@@ -424,7 +458,7 @@ func (f *frameReader) versionLine() ([]byte, error) {
 			return line, nil
 		}
 	}
-	return nil, errors.New("version line too long")
+	return nil, errVersionLong
 }
 
 // size returns the size field at the start of the buffer.

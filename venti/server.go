@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"runtime"
@@ -219,22 +218,7 @@ func (c *serverConn) handshake(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	// Both sides send at once, and a pipe has no buffer.
-	sent := make(chan error, 1)
-	go func() {
-		_, err := io.WriteString(c.nc, versionLine)
-		sent <- err
-	}()
-	line, err := c.in.versionLine()
-	if err != nil {
-		c.nc.Close()
-		<-sent
-		return fmt.Errorf("read version: %w", err)
-	}
-	if err := <-sent; err != nil {
-		return fmt.Errorf("write version: %w", err)
-	}
-	theirs, err := parseVersionLine(line)
+	theirs, err := exchangeVersions(c.nc, c.in)
 	if err != nil {
 		return err
 	}
