@@ -1,0 +1,819 @@
+package ninep
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A ClientConfig sets how a client speaks. Its zero value is classic 9P2000
+// with DefaultMsize.
+type ClientConfig struct {
+	Dialect Dialect // asked for; what the server answers is Client.Dialect
+	Msize   int
+	Users   *Users // translates numbers in the dialects that have them; nil sends none
+}
+
+// clientTags is how many requests a client has in flight at most. The tag of
+// the Tflush of request t is t+clientTags.
+const clientTags = 64
+
+// A Client is the client's end of a connection. Its methods, and those of
+// its Files, may be called at once.
+//
+// When a context is cancelled the request is flushed, and the call returns
+// when the server has agreed, or when the client is closed.
+type Client struct {
+	rwc     io.ReadWriteCloser
+	dialect Dialect
+	msize   uint32
+	users   *Users
+
+	tags chan uint16   // that are free
+	done chan struct{} // closed when the reader has ended
+
+	wmu sync.Mutex // held while writing a request
+
+	mu    sync.Mutex // guards the fields below
+	calls [2 * clientTags]*call
+	fids  []uint32 // given back
+	next  uint32   // the first fid never used
+	err   error    // why the connection is of no use any more
+}
+
+// A call is a request in flight.
+type call struct {
+	tag  uint16
+	want Type
+	dst  []byte // where the data of an Rread goes
+	n    int    // how much of it came
+	rep  Fcall
+	err  error
+	done chan struct{} // receives once, when the rest is set
+}
+
+var callPool = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
+
+// errClosed is what calls on a closed client return.
+var errClosed = fmt.Errorf("9p client: %w", net.ErrClosed)
+
+// NewClient agrees on a version with the server at the other end of rwc,
+// which the client then owns.
+func NewClient(ctx context.Context, rwc io.ReadWriteCloser, cfg ClientConfig) (*Client, error) {
+	if cfg.Msize == 0 {
+		cfg.Msize = DefaultMsize
+	}
+	c := &Client{
+		rwc: rwc, dialect: cfg.Dialect, msize: uint32(min(max(cfg.Msize, MinMsize), MaxMsize)), users: cfg.Users,
+		tags: make(chan uint16, clientTags), done: make(chan struct{}), next: 1,
+	}
+	stop := context.AfterFunc(ctx, func() { rwc.Close() })
+	br := bufio.NewReaderSize(rwc, readBuffer)
+	err := c.handshake(br)
+	if !stop() && ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		rwc.Close()
+		return nil, fmt.Errorf("9p version: %w", err)
+	}
+	for t := range uint16(clientTags) {
+		c.tags <- t
+	}
+	go c.readLoop(br) // ends when rwc is closed; Close waits for it
+	return c, nil
+}
+
+func (c *Client) handshake(br *bufio.Reader) error {
+	f := Fcall{Type: Tversion, Tag: NoTag, Msize: c.msize, Version: c.dialect.String()}
+	b, err := f.Pack(nil, c.dialect)
+	if err != nil {
+		return err
+	}
+	if _, err := c.rwc.Write(b); err != nil {
+		return err
+	}
+	frame, err := readFrame(br, c.msize)
+	if err != nil {
+		return err
+	}
+	defer frame.free()
+	d := c.dialect
+	if Type(frame.b[4]) == Rerror {
+		d = Classic // what a server says before it knows better
+	}
+	if err := f.Unpack(frame.b, d); err != nil {
+		return err
+	}
+	switch f.Type {
+	case Rerror:
+		return textError(f.Ename, 0)
+	case Rlerror:
+		return errnoError(syscall.Errno(f.Errno))
+	case Rversion:
+	default:
+		return ErrBotch
+	}
+	got, ok := parseVersion(f.Version)
+	// A server may give less than it was asked for.
+	if !ok || got != c.dialect && got != Classic {
+		return fmt.Errorf("server speaks %q, not %s", f.Version, c.dialect)
+	}
+	if f.Msize < MinMsize || f.Msize > c.msize {
+		return fmt.Errorf("server's message size is %d: %w", f.Msize, ErrBotch)
+	}
+	c.dialect, c.msize = got, f.Msize
+	return nil
+}
+
+// Dialect returns what was agreed on.
+func (c *Client) Dialect() Dialect { return c.dialect }
+
+// Close hangs up. Calls under way fail.
+func (c *Client) Close() error {
+	c.fail(errClosed)
+	err := c.rwc.Close()
+	<-c.done
+	return err
+}
+
+// fail ends all calls, now and later, with the first error.
+func (c *Client) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// readLoop takes replies until the connection ends.
+func (c *Client) readLoop(br *bufio.Reader) {
+	defer close(c.done)
+	for {
+		if err := c.readReply(br); err != nil {
+			c.fail(fmt.Errorf("9p client: %w", err))
+			c.rwc.Close()
+			break
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for tag, x := range c.calls {
+		if x != nil {
+			c.calls[tag] = nil
+			x.err = c.err
+			x.done <- struct{}{}
+		}
+	}
+}
+
+func (c *Client) readReply(br *bufio.Reader) error {
+	head, err := br.Peek(headerSize)
+	if err != nil {
+		return err
+	}
+	n := binary.LittleEndian.Uint32(head)
+	t, tag := Type(head[4]), binary.LittleEndian.Uint16(head[5:])
+	if n < headerSize || n > c.msize {
+		return fmt.Errorf("frame of %d bytes: %w", n, ErrTooLong)
+	}
+	// While it is in calls, x is nobody's but the reader's.
+	var x *call
+	if int(tag) < len(c.calls) {
+		c.mu.Lock()
+		x = c.calls[tag]
+		c.mu.Unlock()
+	}
+	if x == nil {
+		return fmt.Errorf("reply with tag %d: %w", tag, ErrBotch)
+	}
+	if t == Rread && x.want == Rread && x.dst != nil {
+		if head, err = br.Peek(rreadHeader); err != nil {
+			return err
+		}
+		count := binary.LittleEndian.Uint32(head[headerSize:])
+		if uint64(count)+rreadHeader != uint64(n) || uint64(count) > uint64(len(x.dst)) {
+			return fmt.Errorf("read reply of %d bytes: %w", count, ErrBotch)
+		}
+		br.Discard(rreadHeader)
+		if _, err := io.ReadFull(br, x.dst[:count]); err != nil {
+			return err
+		}
+		x.n = int(count)
+	} else {
+		frame, err := readFrame(br, c.msize)
+		if err != nil {
+			return err
+		}
+		if err := x.rep.Unpack(frame.b, c.dialect); err != nil {
+			frame.free()
+			return err
+		}
+		x.rep.Data = slices.Clone(x.rep.Data)
+		frame.free()
+		switch t {
+		case x.want:
+		case Rerror:
+			x.err = textError(x.rep.Ename, syscall.Errno(x.rep.Errno))
+		case Rlerror:
+			x.err = errnoError(syscall.Errno(x.rep.Errno))
+		default:
+			return fmt.Errorf("reply of type %d to %d: %w", t, x.want-1, ErrBotch)
+		}
+	}
+	c.mu.Lock()
+	c.calls[tag] = nil
+	c.mu.Unlock()
+	x.done <- struct{}{}
+	return nil
+}
+
+// start sends a request. The call must be waited for with finish.
+func (c *Client) start(ctx context.Context, f *Fcall, dst []byte) (*call, error) {
+	select {
+	case f.Tag = <-c.tags:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-c.done:
+		return nil, c.failure()
+	}
+	x, err := c.send(f, dst)
+	if err != nil {
+		c.tags <- f.Tag
+	}
+	return x, err
+}
+
+func (c *Client) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// send sends a request that has its tag.
+func (c *Client) send(f *Fcall, dst []byte) (*call, error) {
+	out := getBuffer(0)
+	defer out.free()
+	data := f.Data // of a Twrite it is sent from where it is
+	f.Data = nil
+	var err error
+	out.b, err = f.Pack(out.b, c.dialect)
+	f.Data = data
+	if err != nil {
+		return nil, err
+	}
+	n := len(out.b) + len(data)
+	if n > int(c.msize) {
+		return nil, fmt.Errorf("message of %d bytes: %w", n, ErrTooLong)
+	}
+	if len(data) > 0 {
+		binary.LittleEndian.PutUint32(out.b, uint32(n))
+		binary.LittleEndian.PutUint32(out.b[len(out.b)-4:], uint32(len(data)))
+	}
+	x := callPool.Get().(*call)
+	x.tag, x.want, x.dst, x.n, x.err = f.Tag, f.Type+1, dst, 0, nil
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return nil, c.err
+	}
+	c.calls[f.Tag] = x
+	c.mu.Unlock()
+
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if len(data) > 0 {
+		v := net.Buffers{out.b, data}
+		_, err = v.WriteTo(c.rwc)
+	} else {
+		_, err = c.rwc.Write(out.b)
+	}
+	if err != nil {
+		// The reader will meet the end, and fail this call with the others.
+		c.fail(fmt.Errorf("9p client: %w", err))
+		c.rwc.Close()
+	}
+	return x, nil
+}
+
+// finish waits for a call, or if ctx ends first for the server's consent to
+// that. rep is nil for reads that had a destination.
+func (c *Client) finish(ctx context.Context, x *call, rep *Fcall) (int, error) {
+	var cancelled error
+	select {
+	case <-x.done:
+	case <-ctx.Done():
+		cancelled = c.flush(ctx, x)
+	}
+	tag, n, err := x.tag, x.n, x.err
+	if cancelled != nil {
+		err = cancelled
+	}
+	if rep != nil {
+		*rep = x.rep
+	}
+	x.rep, x.dst = Fcall{}, nil
+	callPool.Put(x)
+	c.tags <- tag
+	return n, err
+}
+
+// flush gives x up, and returns nil if it has been answered all the same.
+func (c *Client) flush(ctx context.Context, x *call) error {
+	y, err := c.send(&Fcall{Type: Tflush, Tag: x.tag + clientTags, Oldtag: x.tag}, nil)
+	if err != nil {
+		// The connection is broken, and the reader ends all calls.
+		<-x.done
+		return nil
+	}
+	<-y.done
+	// Either x was answered before the flush, or it never will be.
+	c.mu.Lock()
+	pending := c.calls[x.tag] == x
+	if pending {
+		c.calls[x.tag] = nil
+	}
+	c.mu.Unlock()
+	y.rep = Fcall{}
+	callPool.Put(y)
+	if !pending {
+		<-x.done
+		return nil
+	}
+	return ctx.Err()
+}
+
+// Call sends any request, and returns the reply or, if that is an error, the
+// error. It sets the tag.
+func (c *Client) Call(ctx context.Context, f *Fcall) (Fcall, error) {
+	var rep Fcall
+	x, err := c.start(ctx, f, nil)
+	if err != nil {
+		return rep, err
+	}
+	_, err = c.finish(ctx, x, &rep)
+	return rep, err
+}
+
+// NewFid returns a fid that is not in use, for Call.
+func (c *Client) NewFid() uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.fids); n > 0 {
+		fid := c.fids[n-1]
+		c.fids = c.fids[:n-1]
+		return fid
+	}
+	c.next++
+	return c.next - 1
+}
+
+// FreeFid gives back a fid of NewFid's that the server does not know.
+func (c *Client) FreeFid(fid uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fids = append(c.fids, fid)
+}
+
+// A File is a fid. It is open after Open or Create, and is given back by
+// Close or Remove.
+type File struct {
+	c     *Client
+	fid   uint32
+	qid   Qid
+	name  string
+	chunk int // bytes of one read or write
+}
+
+// Attach returns the root of the tree aname.
+func (c *Client) Attach(ctx context.Context, user, aname string) (*File, error) {
+	uid := NoUID
+	if c.users != nil {
+		uid = c.users.ID(user)
+	}
+	f := &File{c: c, fid: c.NewFid(), name: "/"}
+	rep, err := c.Call(ctx, &Fcall{Type: Tattach, Fid: f.fid, Afid: NoFid, Uname: user, Aname: aname, UID: uid})
+	if err != nil {
+		c.FreeFid(f.fid)
+		return nil, fmt.Errorf("attach %s: %w", aname, err)
+	}
+	f.qid = rep.Qid
+	return f, nil
+}
+
+// Qid returns the file's qid as of when it was walked to or opened.
+func (f *File) Qid() Qid { return f.qid }
+
+// Walk returns the file that the names lead to from f, which may be none.
+func (f *File) Walk(ctx context.Context, names ...string) (*File, error) {
+	g := &File{c: f.c, fid: f.c.NewFid(), qid: f.qid, name: f.name}
+	from := f.fid
+	for left := names; from == f.fid || len(left) > 0; {
+		n := min(len(left), MaxNames)
+		rep, err := f.c.Call(ctx, &Fcall{Type: Twalk, Fid: from, Newfid: g.fid, Names: left[:n]})
+		if err == nil && len(rep.Qids) < n {
+			err = ErrNotExist
+		}
+		if err != nil {
+			if from == f.fid {
+				f.c.FreeFid(g.fid)
+			} else {
+				g.Close(context.WithoutCancel(ctx))
+			}
+			return nil, fmt.Errorf("walk %s: %w", strings.Join(names, "/"), err)
+		}
+		if n > 0 {
+			g.qid, g.name = rep.Qids[n-1], left[n-1]
+		}
+		from, left = g.fid, left[n:]
+	}
+	return g, nil
+}
+
+// flags returns mode for Tlopen and Tlcreate.
+func (m OpenMode) flags() uint32 {
+	v := uint32(0)
+	if m.Writes() {
+		v = uint32(m & 3)
+	}
+	if m&OTRUNC != 0 {
+		v |= linuxTrunc
+	}
+	if m&OAPPEND != 0 {
+		v |= linuxAppend
+	}
+	return v
+}
+
+func (f *File) opened(rep *Fcall) {
+	f.qid = rep.Qid
+	f.chunk = int(f.c.msize) - ioHeader
+	if u := int(rep.Iounit); u > 0 && u < f.chunk {
+		f.chunk = u
+	}
+}
+
+// Open opens the file.
+func (f *File) Open(ctx context.Context, mode OpenMode) error {
+	req := Fcall{Type: Topen, Fid: f.fid, Mode: uint8(mode)}
+	if f.c.dialect == Linux {
+		req = Fcall{Type: Tlopen, Fid: f.fid, Flags: mode.flags()}
+	}
+	rep, err := f.c.Call(ctx, &req)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", f.name, err)
+	}
+	f.opened(&rep)
+	return nil
+}
+
+// Create makes name in the directory f, and opens it; f then is the new
+// file.
+func (f *File) Create(ctx context.Context, name string, perm Mode, mode OpenMode) error {
+	err := f.create(ctx, name, perm, mode)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", name, err)
+	}
+	f.name = name
+	return nil
+}
+
+func (f *File) create(ctx context.Context, name string, perm Mode, mode OpenMode) error {
+	req := Fcall{Type: Tcreate, Fid: f.fid, Name: name, Perm: uint32(perm), Mode: uint8(mode)}
+	if f.c.dialect == Linux {
+		linuxPerm := perm.linux(Device{}) &^ linuxKind
+		if perm.Dir() {
+			_, err := f.c.Call(ctx, &Fcall{Type: Tmkdir, Fid: f.fid, Name: name, Perm: linuxPerm})
+			if err != nil {
+				return err
+			}
+			if _, err := f.c.Call(ctx, &Fcall{Type: Twalk, Fid: f.fid, Newfid: f.fid, Names: []string{name}}); err != nil {
+				return err
+			}
+			return f.Open(ctx, mode)
+		}
+		req = Fcall{Type: Tlcreate, Fid: f.fid, Name: name, Flags: mode.flags() | linuxExcl, Perm: linuxPerm}
+	}
+	rep, err := f.c.Call(ctx, &req)
+	if err != nil {
+		return err
+	}
+	f.opened(&rep)
+	return nil
+}
+
+// window is how many requests one ReadAt or WriteAt has in flight.
+const window = 16
+
+// ReadAt reads as io.ReaderAt does, in as many requests as it takes, many of
+// them at once.
+func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, want, err := f.transfer(ctx, p[done:], off+int64(done), func(b []byte, off int64) (*call, error) {
+			return f.c.start(ctx, &Fcall{Type: Tread, Fid: f.fid, Offset: uint64(off), Count: uint32(len(b))}, b)
+		}, nil)
+		done += n
+		if err != nil {
+			return done, fmt.Errorf("read %s: %w", f.name, err)
+		}
+		if n == 0 && want > 0 {
+			return done, io.EOF
+		}
+	}
+	return done, nil
+}
+
+// WriteAt writes all of p, in as many requests as it takes, many of them at
+// once.
+func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, _, err := f.transfer(ctx, p[done:], off+int64(done), func(b []byte, off int64) (*call, error) {
+			return f.c.start(ctx, &Fcall{Type: Twrite, Fid: f.fid, Offset: uint64(off), Data: b}, nil)
+		}, new(Fcall))
+		done += n
+		if err == nil && n == 0 {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return done, fmt.Errorf("write %s: %w", f.name, err)
+		}
+	}
+	return done, nil
+}
+
+// transfer cuts p into chunks, and moves each with a call that start begins.
+// It returns how many bytes from the start of p were moved without a gap: less
+// than all after a short answer, or an error. rep is where replies go that
+// have the count; nil if it is the call's.
+func (f *File) transfer(ctx context.Context, p []byte, off int64, start func(b []byte, off int64) (*call, error), rep *Fcall) (n, want int, err error) {
+	if f.chunk == 0 {
+		return 0, 0, ErrFidUse
+	}
+	type piece struct {
+		x   *call
+		len int
+	}
+	var ring [window]piece
+	sent, taken, at := 0, 0, 0
+	whole := true // no gap so far
+	for {
+		for whole && at < len(p) && sent-taken < window {
+			b := p[at:min(len(p), at+f.chunk)]
+			x, e := start(b, off+int64(at))
+			if e != nil {
+				err, whole = e, false
+				break
+			}
+			ring[sent%window] = piece{x, len(b)}
+			sent++
+			at += len(b)
+		}
+		if taken == sent {
+			return n, len(p), err
+		}
+		next := ring[taken%window]
+		taken++
+		got, e := f.c.finish(ctx, next.x, rep)
+		if rep != nil && e == nil {
+			got = int(min(rep.Count, math.MaxInt32))
+		}
+		if e == nil && got > next.len {
+			e = ErrBotch
+		}
+		if e != nil {
+			got = 0
+		}
+		if whole {
+			n += got
+			if e != nil {
+				err = e
+			}
+			whole = got == next.len
+		}
+	}
+}
+
+// ReadDir returns the entries of an open directory, without "." and "..". From
+// a Linux server they have only name, qid and kind.
+func (f *File) ReadDir(ctx context.Context) ([]Dir, error) {
+	var list []Dir
+	for off := uint64(0); ; {
+		req := Fcall{Type: Tread, Fid: f.fid, Offset: off, Count: f.c.msize - ioHeader}
+		if f.c.dialect == Linux {
+			req.Type = Treaddir
+		}
+		rep, err := f.c.Call(ctx, &req)
+		if err != nil {
+			return list, fmt.Errorf("read directory %s: %w", f.name, err)
+		}
+		b := rep.Data
+		if len(b) == 0 {
+			return list, nil
+		}
+		if f.c.dialect != Linux {
+			off += uint64(len(b))
+		}
+		for len(b) > 0 {
+			var d Dir
+			var err error
+			if f.c.dialect == Linux {
+				d, b, err = UnpackDirent(b)
+				off = d.Cookie
+			} else {
+				var s Stat
+				if s, b, err = UnpackStat(b, f.c.dialect); err == nil {
+					d = s.dir()
+				}
+			}
+			if err != nil {
+				return list, fmt.Errorf("read directory %s: %w", f.name, err)
+			}
+			if d.Name != "." && d.Name != ".." {
+				list = append(list, d)
+			}
+		}
+	}
+}
+
+// UnpackDirent reads the entry at the start of an Rreaddir's data, and returns
+// what is behind it.
+func UnpackDirent(b []byte) (Dir, []byte, error) {
+	var d Dir
+	q, rest, ok := unpackQid(b)
+	if !ok || len(rest) < 9 {
+		return d, b, ErrBotch
+	}
+	d.Qid = q
+	d.Cookie = binary.LittleEndian.Uint64(rest)
+	d.Mode = modeFromLinux(uint32(rest[8]) << 12)
+	d.Name, rest, ok = getString(rest[9:])
+	if !ok {
+		return d, b, ErrBotch
+	}
+	return d, rest, nil
+}
+
+// dir returns what a stat says.
+func (s *Stat) dir() Dir {
+	d := Dir{
+		Qid: s.Qid, Mode: Mode(s.Mode), Name: s.Name, Length: int64(min(s.Length, math.MaxInt64)),
+		UID: s.UID, GID: s.GID, Muid: s.Muid,
+		Mtime: time.Unix(int64(s.Mtime), 0), Atime: time.Unix(int64(s.Atime), 0),
+	}
+	if d.Mode&ModeSymlink != 0 {
+		d.Target = s.Ext
+	}
+	return d
+}
+
+// Stat describes the file.
+func (f *File) Stat(ctx context.Context) (Dir, error) {
+	req := Fcall{Type: Tstat, Fid: f.fid}
+	if f.c.dialect == Linux {
+		req = Fcall{Type: Tgetattr, Fid: f.fid, Mask: attrBasic | attrBtime}
+	}
+	rep, err := f.c.Call(ctx, &req)
+	if err != nil {
+		return Dir{}, fmt.Errorf("stat %s: %w", f.name, err)
+	}
+	if f.c.dialect != Linux {
+		return rep.Stat.dir(), nil
+	}
+	a := &rep.Attr
+	d := Dir{
+		Qid: rep.Qid, Mode: modeFromLinux(a.Mode), Name: f.name, Length: int64(min(a.Size, math.MaxInt64)),
+		UID: f.c.users.Name(a.UID), GID: f.c.users.Name(a.GID), Links: int(a.Nlink),
+		Mtime: time.Unix(int64(a.MtimeSec), int64(a.MtimeNsec)),
+		Atime: time.Unix(int64(a.AtimeSec), int64(a.AtimeNsec)),
+		Ctime: time.Unix(int64(a.CtimeSec), int64(a.CtimeNsec)),
+	}
+	if rep.Mask&attrBtime != 0 {
+		d.Btime = time.Unix(int64(a.BtimeSec), int64(a.BtimeNsec))
+	}
+	if d.Mode.Dir() {
+		d.Length = 0
+	}
+	return d, nil
+}
+
+// Wstat changes what ch says; a name only in the classic dialects: see
+// Rename.
+func (f *File) Wstat(ctx context.Context, ch Change) error {
+	var err error
+	if f.c.dialect == Linux && ch.Name != nil {
+		err = ErrNotSupported
+	} else if f.c.dialect == Linux {
+		err = f.setattr(ctx, ch)
+	} else {
+		s := nullStat
+		set(&s.Name, ch.Name)
+		set(&s.UID, ch.UID)
+		set(&s.GID, ch.GID)
+		if ch.Mode != nil {
+			s.Mode = uint32(*ch.Mode)
+		}
+		if ch.Length != nil {
+			s.Length = uint64(*ch.Length)
+		}
+		if ch.Atime != nil {
+			s.Atime = wireTime(*ch.Atime)
+		}
+		if ch.Mtime != nil {
+			s.Mtime = wireTime(*ch.Mtime)
+		}
+		_, err = f.c.Call(ctx, &Fcall{Type: Twstat, Fid: f.fid, Stat: s})
+	}
+	if err != nil {
+		return fmt.Errorf("wstat %s: %w", f.name, err)
+	}
+	set(&f.name, ch.Name)
+	return nil
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+func (f *File) setattr(ctx context.Context, ch Change) error {
+	req := Fcall{Type: Tsetattr, Fid: f.fid}
+	a := &req.Attr
+	if ch.Mode != nil {
+		req.Valid |= setMode
+		a.Mode = ch.Mode.linux(Device{}) &^ linuxKind
+	}
+	if ch.UID != nil {
+		req.Valid |= setUID
+		a.UID = f.c.users.ID(*ch.UID)
+	}
+	if ch.GID != nil {
+		req.Valid |= setGID
+		a.GID = f.c.users.ID(*ch.GID)
+	}
+	if ch.Length != nil {
+		req.Valid |= setSize
+		a.Size = uint64(*ch.Length)
+	}
+	if ch.Atime != nil {
+		req.Valid |= setAtime | setAtimeSet
+		a.AtimeSec, a.AtimeNsec = splitTime(*ch.Atime)
+	}
+	if ch.Mtime != nil {
+		req.Valid |= setMtime | setMtimeSet
+		a.MtimeSec, a.MtimeNsec = splitTime(*ch.Mtime)
+	}
+	_, err := f.c.Call(ctx, &req)
+	return err
+}
+
+// Rename moves the file to name in dir. In the classic dialects dir must be
+// the directory that it is in, and name not there yet.
+func (f *File) Rename(ctx context.Context, dir *File, name string) error {
+	if f.c.dialect != Linux {
+		return f.Wstat(ctx, Change{Name: &name})
+	}
+	if _, err := f.c.Call(ctx, &Fcall{Type: Trename, Fid: f.fid, Newfid: dir.fid, Name: name}); err != nil {
+		return fmt.Errorf("rename %s: %w", f.name, err)
+	}
+	f.name = name
+	return nil
+}
+
+// Sync makes what was written to the file durable.
+func (f *File) Sync(ctx context.Context) error {
+	req := Fcall{Type: Twstat, Fid: f.fid, Stat: nullStat}
+	if f.c.dialect == Linux {
+		req = Fcall{Type: Tfsync, Fid: f.fid}
+	}
+	if _, err := f.c.Call(ctx, &req); err != nil {
+		return fmt.Errorf("sync %s: %w", f.name, err)
+	}
+	return nil
+}
+
+// Remove removes the file, and gives f back whether that works or not.
+func (f *File) Remove(ctx context.Context) error { return f.end(ctx, Tremove, "remove") }
+
+// Close gives f back.
+func (f *File) Close(ctx context.Context) error { return f.end(ctx, Tclunk, "clunk") }
+
+func (f *File) end(ctx context.Context, t Type, what string) error {
+	_, err := f.c.Call(context.WithoutCancel(ctx), &Fcall{Type: t, Fid: f.fid})
+	f.c.FreeFid(f.fid)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", what, f.name, err)
+	}
+	return nil
+}

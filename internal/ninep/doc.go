@@ -1,0 +1,35 @@
+// Package ninep is 9P, both ends of it: a server that speaks Plan 9's
+// 9P2000, 9P2000.u and Linux's 9P2000.L over one tree, and a client.
+//
+// A tree implements FS, Node and Handle, and of the abilities beside them in
+// tree.go what it has; it knows nothing of fids, tags and dialects. Trees that
+// are only read can be put together from NewDir, LookupDir, NewFile and
+// NewText:
+//
+//	root := ninep.NewDir(ninep.Dir{Name: "/", Mode: 0555}, map[string]ninep.Node{
+//		"disk": ninep.NewFile(ninep.Dir{Name: "disk", Mode: 0444, Length: size, Qid: ninep.Qid{Path: 1}}, disk),
+//	})
+//	s := ninep.NewServer(fs, ninep.Config{})
+//	err := s.Serve(ctx, listener)
+//
+// The message formats are tables in fcall.go, the errors that both kinds of
+// client understand a table in error.go. server.go has the connection: one
+// goroutine reads it; handle.go, classic.go and linux.go do what the messages
+// ask. text.go has messages as text, in which package ninetest holds
+// conversations.
+//
+// What the server keeps to, beyond the manual's section 5:
+//
+//   - A Tversion is answered when every request before it is over and every
+//     fid clunked; so is the end of a connection.
+//   - A Tflush cancels the context of what it flushes. Its reply comes after
+//     the old one or, if that would be an error, instead of it.
+//   - A message that cannot be understood gets an error reply; a frame that is
+//     too long ends the connection.
+//   - Of a connection, no more than Config allows is in memory. What is too much
+//     waits, and can still be flushed.
+//
+// Lock order: openFile.mu, fid.mu, conn.mu, then requestContext.mu. Only
+// openFile.mu is held while a tree works, and it orders the reads of one
+// directory.
+package ninep
