@@ -3,9 +3,9 @@ package arena
 import (
 	"context"
 	"crypto/sha1"
-	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"strata/internal/disk"
 	"strata/venti"
@@ -179,7 +179,9 @@ func (a *Arena) WriteLog(b []byte, off int64) error {
 // It returns the header and the data, for h.Decode. A header that cannot be
 // one is venti.ErrCorrupt.
 func (a *Arena) ReadClump(off int64, buf []byte) (h ClumpHeader, data []byte, err error) {
-	buf = buf[:max(len(buf), ClumpHeaderSize):max(cap(buf), ClumpHeaderSize)]
+	if len(buf) < ClumpHeaderSize {
+		buf = slices.Grow(buf[:0], ClumpHeaderSize)[:ClumpHeaderSize]
+	}
 	n, err := a.ReadLog(buf, off)
 	if err != nil && err != io.EOF {
 		return h, nil, a.errorf("read clump at %#x: %w", off, err)
@@ -214,6 +216,11 @@ const chunkSize = 1 << 20 // of a sequential read, in bytes
 // bytes, from header to trailer, as if the last twenty were zero. The arena
 // must not change meanwhile.
 func (a *Arena) Sum(ctx context.Context) (venti.Score, error) {
+	return a.sum(ctx, nil)
+}
+
+// sum is Sum with t, if not nil, in place of the trailer on the disk.
+func (a *Arena) sum(ctx context.Context, t *Trailer) (venti.Score, error) {
 	var (
 		sum = sha1.New()
 		buf = make([]byte, min(chunkSize, a.Stop-a.Start))
@@ -223,17 +230,21 @@ func (a *Arena) Sum(ctx context.Context) (venti.Score, error) {
 			return venti.Score{}, err
 		}
 		b := buf[:min(int64(len(buf)), a.Stop-off)]
+		// No piece holds a part of a trailer.
+		if last := a.Stop - int64(a.BlockSize); off < last {
+			b = b[:min(int64(len(b)), last-off)]
+		}
 		if err := readFull(a.file, b, off); err != nil {
 			return venti.Score{}, a.errorf("sum: %w", err)
 		}
 		off += int64(len(b))
-		// The seal may lie in this piece and in the one before.
-		if over := off - (a.Stop - sealSize); over > 0 {
-			clear(b[max(0, int64(len(b))-over):])
+		if off == a.Stop {
+			if t != nil {
+				t.Pack(b)
+			}
+			clear(b[len(b)-sealSize:])
 		}
 		sum.Write(b)
 	}
 	return venti.Score(sum.Sum(nil)), nil
 }
-
-var errRange = errors.New("out of range")

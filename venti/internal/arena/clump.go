@@ -72,6 +72,11 @@ func (c *ClumpInfo) LogSize() int64 { return ClumpHeaderSize + int64(c.Size) }
 // Compressed tells whether the clump counts in Stats.CClumps.
 func (c *ClumpInfo) Compressed() bool { return c.Size < c.UncSize }
 
+// String returns what c says in a line.
+func (c ClumpInfo) String() string {
+	return fmt.Sprintf("%v type %d, %d bytes in %d", c.Score, c.Type, c.UncSize, c.Size)
+}
+
 func (c *ClumpInfo) pack(b []byte) {
 	_ = b[ClumpInfoSize-1]
 	b[0] = byte(c.Type)

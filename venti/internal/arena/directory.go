@@ -19,7 +19,7 @@ func (a *Arena) dirSpan(first, n int) (block int64, skip, count int) {
 
 func (a *Arena) checkDirRange(first, n int) error {
 	if first < 0 || a.dirUsed(first+n) > a.Size() {
-		return a.errorf("directory entries %d to %d: %w", first, first+n, errRange)
+		return a.errorf("directory entries %d to %d: out of range", first, first+n)
 	}
 	return nil
 }

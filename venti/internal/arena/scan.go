@@ -127,6 +127,10 @@ func (w *window) bytes(off int64, n int) ([]byte, error) {
 			have = 0
 		}
 		m, err := w.a.ReadLog(buf[have:], off+have)
+		if err != nil && err != io.EOF && have < int64(n) {
+			// A bad sector further on is no reason not to have these.
+			m, err = w.a.ReadLog(buf[have:n], off+have)
+		}
 		w.off, w.buf = off, buf[:int(have)+m]
 		if err != nil && err != io.EOF {
 			return nil, w.a.errorf("read log at %#x: %w", off, err)

@@ -59,6 +59,14 @@ func (h *header) pack(b []byte) {
 	}
 }
 
+// packedSize returns how many bytes pack writes.
+func (h *header) packedSize() int {
+	if h.version == Version4 {
+		return headerSize4
+	}
+	return headerSize5
+}
+
 func unpackHeader(b []byte) (header, error) {
 	if len(b) < headerSize5 {
 		return header{}, fmt.Errorf("arena header of %d bytes: %w", len(b), ErrFormat)
