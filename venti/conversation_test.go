@@ -34,6 +34,10 @@ func newTalk(t testing.TB, addr string) *talk {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newTalkOver(t, nc)
+}
+
+func newTalkOver(t testing.TB, nc *net.UnixConn) *talk {
 	t.Cleanup(func() { nc.Close() })
 	nc.SetDeadline(time.Now().Add(20 * time.Second)) // a hang is a failure
 	return &talk{nc: nc, in: bufio.NewReader(nc), framing: 4}

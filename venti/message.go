@@ -109,7 +109,7 @@ func exchangeVersions(nc net.Conn, in *frameReader) ([]string, error) {
 
 // lost names the end of a connection.
 func lost(err error) error {
-	if err == io.EOF {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return fmt.Errorf("closed by the other side: %w", io.ErrUnexpectedEOF)
 	}
 	return err
