@@ -140,20 +140,33 @@ func find(block []byte, n int, score *venti.Score, t venti.DiskType) (int, bool)
 	return lo, bytes.Equal(b[:20], score[:]) && venti.DiskType(b[36]) == t
 }
 
-// unpackBucket appends the entries of the bucket in block to list. An
-// ErrBadBucket means that their number is impossible or that they are out of
-// order; the list then holds those before the fault.
+// ordered returns an ErrBadBucket unless the n entries in block are in order.
+func ordered(block []byte, n int) error {
+	for i := 1; i < n; i++ {
+		e := block[bucketHeader+i*entrySize:][:entrySize]
+		d := block[bucketHeader+(i-1)*entrySize:][:entrySize]
+		// Nearly always the first bytes tell.
+		if x, y := binary.BigEndian.Uint64(d), binary.BigEndian.Uint64(e); x < y {
+			continue
+		} else if c := bytes.Compare(d[:20], e[:20]); c > 0 || c == 0 && d[36] > e[36] {
+			return fmt.Errorf("%w: entry %d is out of order", ErrBadBucket, i)
+		}
+	}
+	return nil
+}
+
+// unpackBucket appends the entries of the bucket in block to list, or returns
+// an ErrBadBucket.
 func (s *Section) unpackBucket(list []Entry, block []byte) ([]Entry, error) {
 	n, err := s.count(block)
+	if err == nil {
+		err = ordered(block, n)
+	}
 	if err != nil {
 		return list, err
 	}
 	for i := range n {
-		e := unpackEntry(block[bucketHeader+i*entrySize:])
-		if i > 0 && list[len(list)-1].Compare(&e) > 0 {
-			return list, fmt.Errorf("%w: entry %d is out of order", ErrBadBucket, i)
-		}
-		list = append(list, e)
+		list = append(list, unpackEntry(block[bucketHeader+i*entrySize:]))
 	}
 	return list, nil
 }
@@ -161,14 +174,18 @@ func (s *Section) unpackBucket(list []Entry, block []byte) ([]Entry, error) {
 // packBucket writes a bucket with the given entries, which fit, to block. It
 // leaves the bytes between the entries and the check alone.
 func (s *Section) packBucket(block []byte, bucket uint32, entries []Entry) {
-	binary.BigEndian.PutUint16(block, uint16(len(entries)))
-	binary.BigEndian.PutUint32(block[2:], s.Magic)
-	end := bucketHeader
 	for i := range entries {
-		packEntry(block[end:], &entries[i])
-		end += entrySize
+		packEntry(block[bucketHeader+i*entrySize:], &entries[i])
 	}
-	if check := len(block) - checkSize; end <= check {
+	s.finish(block, bucket, len(entries))
+}
+
+// finish writes what goes around the n entries in block.
+func (s *Section) finish(block []byte, bucket uint32, n int) {
+	binary.BigEndian.PutUint16(block, uint16(n))
+	binary.BigEndian.PutUint32(block[2:], s.Magic)
+	end, check := bucketHeader+n*entrySize, len(block)-checkSize
+	if end <= check {
 		binary.BigEndian.PutUint32(block[check:], checkMagic)
 		binary.BigEndian.PutUint32(block[check+4:], checksum(block[:end], bucket))
 	}
@@ -196,35 +213,39 @@ func checksum(b []byte, bucket uint32) uint32 {
 }
 
 // merge adds entries, sorted by key and all of this bucket, to the bucket in
-// block. It takes entries off a full bucket for none; those it has no room
-// for are appended to overflow. scratch is used and returned for reuse.
-func (s *Section) merge(block []byte, bucket uint32, entries, overflow, scratch []Entry) (changed bool, newOverflow, newScratch []Entry, err error) {
-	old, err := s.unpackBucket(scratch[:0], block)
-	if err != nil {
-		return false, overflow, old, err
+// block. A full bucket keeps what it has; entries that it has no room for are
+// appended to overflow.
+func (s *Section) merge(block []byte, bucket uint32, entries, overflow []Entry) (changed bool, newOverflow []Entry, err error) {
+	n, err := s.count(block)
+	if err == nil {
+		err = ordered(block, n)
 	}
-	nOld := len(old)
+	if err != nil {
+		return false, overflow, err
+	}
 	for i := range entries {
 		e := &entries[i]
 		if i+1 < len(entries) && e.Compare(&entries[i+1]) == 0 {
 			continue // the last counts
 		}
-		at, have := slices.BinarySearchFunc(old[:nOld], e, func(o Entry, e *Entry) int { return o.Compare(e) })
+		at, have := find(block, n, &e.Score, e.Type)
+		b := block[bucketHeader+at*entrySize:]
 		switch {
-		case have && old[at] == *e:
+		case have && unpackEntry(b) == *e:
+			continue
 		case have:
-			old[at] = *e
-			changed = true
-		case len(old) == capacity(s.BlockSize):
+		case n == capacity(s.BlockSize):
 			overflow = append(overflow, *e)
+			continue
 		default:
-			old = append(old, *e)
-			changed = true
+			copy(b[entrySize:], b[:(n-at)*entrySize])
+			n++
 		}
+		packEntry(b, e)
+		changed = true
 	}
 	if changed {
-		slices.SortStableFunc(old, func(e, f Entry) int { return e.Compare(&f) })
-		s.packBucket(block, bucket, old)
+		s.finish(block, bucket, n)
 	}
-	return changed, overflow, old, nil
+	return changed, overflow, nil
 }

@@ -45,10 +45,10 @@ type Filter interface {
 // A Difference is one thing that Check found wrong.
 type Difference struct {
 	Kind    DifferenceKind
-	Entry   Entry    // not for Damaged
-	Section *Section // not for BloomMissing
-	Offset  int64    // of the bucket in Section
-	Err     error    // of Damaged
+	Entry   Entry // not for Damaged
+	Section *Section
+	Offset  int64 // of the bucket in Section
+	Err     error // of Damaged
 }
 
 // DifferenceKind says what is wrong.

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"testing"
 
+	"strata/internal/disk"
 	"strata/venti"
 	"strata/venti/internal/index"
 )
@@ -698,4 +699,52 @@ func TestGoldenRecover(t *testing.T) {
 	}
 	update(t, ix, fresh)
 	wantEntries(t, ix, after)
+}
+
+// fileIndex formats an index of 64 MiB in a file.
+func fileIndex(b *testing.B) *index.Index {
+	name := filepath.Join(b.TempDir(), "isect")
+	if err := disk.Create(name, 65<<20); err != nil {
+		b.Fatal(err)
+	}
+	p := must[*disk.Partition](b)(disk.Open(name, disk.Options{}))
+	b.Cleanup(func() { p.Close() })
+	s := must[*index.Section](b)(index.FormatSection(p, index.SectionConfig{Name: "isect"}))
+	return must[*index.Index](b)(index.Format("main", []*index.Section{s}, arenas))
+}
+
+func BenchmarkLookup(b *testing.B) {
+	ix := fileIndex(b)
+	list := entries(1, 1000000)
+	update(b, ix, list)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		buf := make([]byte, ix.BlockSize)
+		for i := rand.IntN(len(list)); pb.Next(); i += 7919 {
+			e := &list[i%len(list)]
+			if got, ok, err := ix.Lookup(e.Score, e.Type, buf); err != nil || !ok || got != *e {
+				b.Error("wrong answer")
+			}
+		}
+	})
+}
+
+// BenchmarkUpdate is for one entry; they come 20000 at a time, which is two
+// or three to a bucket, and are synced.
+func BenchmarkUpdate(b *testing.B) {
+	const atOnce = 20000
+	ix := fileIndex(b)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if n%atOnce == 0 {
+			b.StopTimer()
+			if n%(40*atOnce) == 0 && n > 0 {
+				ix = fileIndex(b)
+			}
+			list := entries(uint64(n), atOnce)
+			b.StartTimer()
+			update(b, ix, list)
+		}
+	}
 }

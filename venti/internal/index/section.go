@@ -85,6 +85,9 @@ func FormatSection(file disk.File, c SectionConfig) (*Section, error) {
 	if s.Version == 0 {
 		s.Version = 2
 	}
+	if s.Version == 1 {
+		s.Magic = 0
+	}
 	for s.Version == 2 && s.Magic == 0 {
 		s.Magic = rand.Uint32()
 	}
@@ -282,14 +285,7 @@ func (s *Section) search(block []byte, score *venti.Score, t venti.DiskType) (En
 	}
 	// Absent and damaged are told apart: out of order, the entries may have
 	// hidden the one looked for.
-	for i := 1; i < n; i++ {
-		e := block[bucketHeader+i*entrySize:][:entrySize]
-		d := block[bucketHeader+(i-1)*entrySize:][:entrySize]
-		if c := bytes.Compare(d[:20], e[:20]); c > 0 || c == 0 && d[36] > e[36] {
-			return Entry{}, false, fmt.Errorf("%w: entry %d is out of order", ErrBadBucket, i)
-		}
-	}
-	return Entry{}, false, nil
+	return Entry{}, false, ordered(block, n)
 }
 
 // bucketError adds to err where it happened.

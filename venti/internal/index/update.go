@@ -111,7 +111,6 @@ type runWriter struct {
 	buf     []byte // the run
 	first   uint32 // its first bucket
 	lo, hi  int    // what changed is buf[lo:hi]
-	scratch []Entry
 	written bool
 }
 
@@ -142,8 +141,7 @@ func (w *runWriter) changed(bucket uint32) {
 // merge adds entries to a bucket of the run and appends those that do not go
 // in to overflow.
 func (w *runWriter) merge(bucket uint32, entries, overflow []Entry) ([]Entry, error) {
-	changed, overflow, scratch, err := w.s.merge(w.block(bucket), bucket, entries, overflow, w.scratch)
-	w.scratch = scratch
+	changed, overflow, err := w.s.merge(w.block(bucket), bucket, entries, overflow)
 	if errors.Is(err, ErrBadBucket) {
 		return append(overflow, entries...), nil
 	}
