@@ -59,6 +59,13 @@ func cut(src Source, exact bool) (*Layout, []*part, error) {
 	return l, parts, nil
 }
 
+// Inspect returns the layout that an import of src would have, without
+// storing anything.
+func Inspect(src Source) (*Layout, error) {
+	l, _, err := cut(src, false)
+	return l, err
+}
+
 func newPart(src Source, r partition.Region, exact bool) (*part, error) {
 	p := &part{src: src, Region: Region{
 		Name:    r.Name,

@@ -25,6 +25,17 @@ func Export(ctx context.Context, im *Image, f *os.File, progress func(done int64
 	return nil
 }
 
+// Stream writes the disk to w from its first byte to its last, holes as
+// zeros.
+func Stream(ctx context.Context, im *Image, w io.Writer) error {
+	for i, r := range im.layout.Regions {
+		if _, err := im.readers[i].Stream(ctx, w); err != nil {
+			return fmt.Errorf("export image %v: region %s: %w", im.score, r.Name, err)
+		}
+	}
+	return nil
+}
+
 func export(ctx context.Context, im *Image, f *os.File, progress func(int64)) error {
 	fi, err := f.Stat()
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 func (l *Layout) WriteInfo(w io.Writer) error {
 	fmt.Fprintf(w, "size %d\ntable %s\n", l.Size, l.Table)
 	for _, n := range l.Notes {
-		fmt.Fprintf(w, "note %s\n", printable(n))
+		fmt.Fprintf(w, "note %s\n", Printable(n))
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "region\tstart\tlength\tkind\ttype\tblock\tfree")
@@ -34,7 +34,7 @@ func (r *Region) fsType() string {
 	if r.FileSystem == nil || r.FileSystem.Type == "" {
 		return "-"
 	}
-	return printable(r.FileSystem.Type)
+	return Printable(r.FileSystem.Type)
 }
 
 // freeWords says what became of free blocks.
@@ -43,7 +43,7 @@ func (r *Region) freeWords() string {
 	case r.FreeOmitted:
 		return "left out"
 	case r.Whole != "":
-		return "kept: " + printable(r.Whole)
+		return "kept: " + Printable(r.Whole)
 	}
 	return "kept"
 }
@@ -52,7 +52,7 @@ func (r *Region) freeWords() string {
 func (r *Region) writeInfo(w io.Writer) {
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(w, "%s %s\n", name, printable(value))
+			fmt.Fprintf(w, "%s %s\n", name, Printable(value))
 		}
 	}
 	line("name", r.Name)
@@ -78,9 +78,9 @@ func (r *Region) writeInfo(w io.Writer) {
 // WriteInfo writes what is known of the image without reading its regions:
 // its root, and then what Layout.WriteInfo does.
 func (im *Image) WriteInfo(w io.Writer) error {
-	fmt.Fprintf(w, "score %s:%v\n", printable(im.root.Type), im.score)
+	fmt.Fprintf(w, "score %s:%v\n", Printable(im.root.Type), im.score)
 	if im.root.Name != "" {
-		fmt.Fprintf(w, "name %s\n", printable(im.root.Name))
+		fmt.Fprintf(w, "name %s\n", Printable(im.root.Name))
 	}
 	if !im.root.Prev.IsZero() {
 		fmt.Fprintf(w, "prev %v\n", im.root.Prev)
@@ -88,9 +88,9 @@ func (im *Image) WriteInfo(w io.Writer) error {
 	return im.layout.WriteInfo(w)
 }
 
-// printable replaces what would spoil a line of text, or a terminal: labels
+// Printable replaces what would spoil a line of text, or a terminal: labels
 // come from the disk.
-func printable(s string) string {
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 {
 			return '?'
