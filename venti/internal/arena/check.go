@@ -25,7 +25,7 @@ type Finding struct {
 	Pos            // of the clump, or Clump is -1 where it is about the arena
 	Err      error // what it is
 	Fault    bool  // false: worth knowing, and as it may be
-	Repaired bool
+	Repaired bool  // all is well again
 }
 
 // String returns a line such as "arena0: clump=8 failed to read correctly:
@@ -382,7 +382,7 @@ func (c *checker) lost(at Pos, d ClumpInfo, h ClumpHeader, why error) (Pos, erro
 		}
 		why = fmt.Errorf("%w; marked corrupt", why)
 	}
-	c.fault(at, mark, why)
+	c.fault(at, false, why)
 	c.mem.Add(&info)
 	return next, nil
 }
@@ -525,8 +525,9 @@ func (c *checker) tail(ctx context.Context, from Pos) error {
 					return err
 				}
 				cl.Header.Type = venti.DiskCorrupt
+				cl.Err = fmt.Errorf("%w; marked corrupt", cl.Err)
 			}
-			c.fault(cl.Pos, mark, cl.Err)
+			c.fault(cl.Pos, false, cl.Err)
 		}
 		more.Add(&cl.Header.ClumpInfo)
 		infos = append(infos, cl.Header.ClumpInfo)

@@ -148,7 +148,7 @@ func (p *Partition) write(ctx context.Context, cfg FormatConfig) error {
 		}
 	}
 	h := partHeader{p.BlockSize, p.ArenaBase}
-	table := make([]byte, p.ArenaBase-h.tableBase())
+	table := make([]byte, p.TableSize())
 	copy(table, packTable(p.Arenas))
 	if err := p.writeAt(table, h.tableBase()); err != nil {
 		return err

@@ -32,10 +32,10 @@ const (
 	maxTableSize     = 8 << 20 // more than MaxArenas of the longest lines
 )
 
-const (
-	partMagic   = 0xa9e4a5e7
-	partVersion = 3
-)
+const partMagic = 0xa9e4a5e7
+
+// PartVersion is the version of every partition.
+const PartVersion = 3
 
 // partHeader is what lies at PartBlank.
 //
@@ -54,7 +54,7 @@ type partHeader struct {
 func (h *partHeader) pack(b []byte) {
 	_ = b[partHeaderSize-1]
 	binary.BigEndian.PutUint32(b, partMagic)
-	binary.BigEndian.PutUint32(b[4:], partVersion)
+	binary.BigEndian.PutUint32(b[4:], PartVersion)
 	binary.BigEndian.PutUint32(b[8:], uint32(h.blockSize))
 	binary.BigEndian.PutUint32(b[12:], uint32(h.arenaBase))
 }
@@ -70,8 +70,8 @@ func unpackPartHeader(b []byte) (partHeader, error) {
 	if magic := binary.BigEndian.Uint32(b); magic != partMagic {
 		return h, fmt.Errorf("header has magic %08x, not %08x: %w", magic, uint32(partMagic), ErrFormat)
 	}
-	if v := binary.BigEndian.Uint32(b[4:]); v != partVersion {
-		return h, fmt.Errorf("header has version %d, not %d: %w", v, partVersion, ErrFormat)
+	if v := binary.BigEndian.Uint32(b[4:]); v != PartVersion {
+		return h, fmt.Errorf("header has version %d, not %d: %w", v, PartVersion, ErrFormat)
 	}
 	if !validBlockSize(h.blockSize) {
 		return h, fmt.Errorf("block size %d: %w", h.blockSize, ErrFormat)
@@ -183,6 +183,9 @@ type Partition struct {
 
 // OpenPartition reads the header and the table of the partition in f.
 func OpenPartition(f disk.File) (*Partition, error) {
+	if f.Size() < PartBlank+partHeaderRoom {
+		return nil, fmt.Errorf("arena partition of %d bytes: %w", f.Size(), ErrFormat)
+	}
 	var b [partHeaderSize]byte
 	if err := readFull(f, b[:], PartBlank); err != nil {
 		return nil, fmt.Errorf("arena partition: read header: %w", err)
@@ -204,6 +207,12 @@ func OpenPartition(f disk.File) (*Partition, error) {
 		return nil, fmt.Errorf("arena partition: %w", err)
 	}
 	return &Partition{BlockSize: h.blockSize, ArenaBase: h.arenaBase, Arenas: arenas, file: f}, nil
+}
+
+// TableSize returns how many bytes there are for the table.
+func (p *Partition) TableSize() int64 {
+	h := partHeader{p.BlockSize, p.ArenaBase}
+	return h.arenaBase - h.tableBase()
 }
 
 // readFull fills b from off.
