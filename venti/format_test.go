@@ -3,6 +3,7 @@ package venti_test
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -105,6 +106,18 @@ func TestType(t *testing.T) {
 		}
 		if got, want := tc.typ.Valid(), tc.typ <= 16; got != want {
 			t.Errorf("%d: valid %v", tc.typ, got)
+		}
+	}
+	for typ := range venti.RootType + 1 {
+		for _, text := range []string{typ.String(), fmt.Sprint(uint8(typ)), fmt.Sprintf("%#x", uint8(typ))} {
+			if got, err := venti.ParseType(text); got != typ || err != nil {
+				t.Errorf("parse %q: %d, %v, want %d", text, got, err, typ)
+			}
+		}
+	}
+	for _, text := range []string{"", "17", "255", "256", "-1", "type17", "data+0", "data+8", "Data", " 0"} {
+		if got, err := venti.ParseType(text); !errors.Is(err, venti.ErrBadType) {
+			t.Errorf("parse %q: %d, %v", text, got, err)
 		}
 	}
 	valid := 0

@@ -1,6 +1,9 @@
 package venti
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // A Type tells what a block holds. Programs number types as base plus depth;
 // the wire and the disk use an older numbering with one set of pointer types
@@ -119,4 +122,19 @@ func (t Type) String() string {
 		return "dir"
 	}
 	return fmt.Sprintf("dir+%d", t.Depth())
+}
+
+// ParseType reads a type as a program numbers it, 0 to 16, or by the word that
+// String returns.
+func ParseType(text string) (Type, error) {
+	for t := range RootType + 1 {
+		if text == t.String() {
+			return t, nil
+		}
+	}
+	n, err := strconv.ParseUint(text, 0, 8)
+	if t := Type(n); err == nil && t.Valid() {
+		return t, nil
+	}
+	return CorruptType, fmt.Errorf("%w %q", ErrBadType, text)
 }
