@@ -1,0 +1,69 @@
+// Fmtindex makes an index of formatted arenas and sections, see venti-fmt(8).
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"strata/internal/command"
+	"strata/internal/disk"
+	"strata/venti/internal/config"
+	"strata/venti/internal/index"
+)
+
+func main() { newCommand().Main() }
+
+func newCommand() *command.Command {
+	var add bool
+	return &command.Command{
+		Name: "venti/fmtindex", Usage: "[-a] venti.conf",
+		Doc: `Makes one index of the arenas and sections that venti.conf names. With -a the
+index is there already, and gets arenas that were put after its own.`,
+		Flags: func(fs *pflag.FlagSet) {
+			fs.BoolVarP(&add, "append", "a", false, "append arenas to the index")
+		},
+		Run: func(_ context.Context, io command.IO) error {
+			if len(io.Args) != 1 {
+				return command.ErrUsage
+			}
+			c, err := config.Load(io.Args[0])
+			if err != nil {
+				return err
+			}
+			for _, w := range c.Warnings {
+				fmt.Fprintf(io.Stderr, "warning: %s\n", w)
+			}
+			c.Bloom = "" // it need not be formatted yet
+			p, err := index.OpenParts(c, disk.Options{})
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			make := index.Format
+			if add {
+				make = index.Append
+			}
+			ix, err := make(c.Index, p.Sections, index.MapArenas(p.Arenas))
+			if err != nil {
+				return err
+			}
+			var storage uint64
+			for _, a := range ix.Arenas {
+				storage += a.Stop - a.Start
+			}
+			fmt.Fprintf(io.Stderr, "fmtindex: %s arenas, %s index buckets, %s bytes storage\n",
+				commas(int64(len(ix.Arenas))), commas(int64(ix.Buckets)), commas(int64(storage)))
+			return nil
+		},
+	}
+}
+
+// commas writes n with a comma before each group of three digits.
+func commas(n int64) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%s,%03d", commas(n/1000), n%1000)
+}
