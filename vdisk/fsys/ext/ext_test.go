@@ -38,11 +38,23 @@ func run(t testing.TB, ok int, name string, args ...string) string {
 	return string(out) + stderr.String()
 }
 
+// scratch returns a directory for images, in memory where there is a place for
+// that: e2fsprogs syncs all it does, which took most of these tests' time.
+func scratch(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "ext")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // mkfs makes a file system of size bytes, filled from a tree, in a new file.
 // Unless args say otherwise it is as Debian 12 makes ext4.
 func mkfs(t testing.TB, size int64, args ...string) string {
 	t.Helper()
-	name := filepath.Join(t.TempDir(), "image")
+	name := filepath.Join(scratch(t), "image")
 	f, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
