@@ -1,0 +1,394 @@
+package hashtree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"strata/venti"
+)
+
+// maxNesting bounds how many blocks deep a walk goes: directories may lie in
+// directories for as long as somebody had the patience to store them.
+const maxNesting = 1 << 12
+
+// SkipBelow, returned by the function that Walk calls, leaves out what is
+// below the block.
+var SkipBelow = errors.New("skip what is below this block")
+
+// A Block is a block as Walk meets it.
+type Block struct {
+	Score venti.Score
+	// Type is what the block above says that this one is; of an entry that
+	// cannot be understood, venti.CorruptType.
+	Type venti.Type
+	// Depth is the number of blocks on the way from the first one. A root
+	// before the first is as deep as the first.
+	Depth int
+	// Slot is the index of the pointer or entry that leads here.
+	Slot int
+	// Entry is the entry that leads here, or nil.
+	Entry *venti.Entry
+	// Data is the block as it is stored. It must not be changed or kept.
+	Data []byte
+	// Err says why the block, or the entry that leads here, cannot be read.
+	Err error
+}
+
+// WalkConfig holds the options of Walk.
+type WalkConfig struct {
+	// After visits a block after what is below it, not before.
+	After bool
+	// Once visits the blocks below a pointer, directory or root block once,
+	// however many others name it. This takes memory for each such block.
+	Once bool
+	// NoPrev leaves out the roots before the first one, which are otherwise
+	// walked too, the oldest first.
+	NoPrev bool
+	// Parallel is how many blocks are read, and how many calls of the function
+	// run, at once; up to 1 they come one by one, in the order of the tree.
+	Parallel int
+}
+
+// Walk visits the blocks under one that is known by score and type: from a
+// root its directory and the roots before it, from a directory its active
+// entries, from a pointer block what it points at, whatever the sizes say.
+// Holes are not visited. The bytes of every block have been checked against
+// its score, so a walk of which no block has an error has found a tree to be
+// whole.
+//
+// f is called for each block, also for one that cannot be read; an error from
+// it ends the walk. Other errors of Walk are those of ctx, and that the tree
+// is nested too deep.
+func Walk(ctx context.Context, br venti.BlockReader, s venti.Score, t venti.Type, cfg WalkConfig, f func(*Block) error) error {
+	w := newWalker(br, cfg.Parallel)
+	w.noPrev = cfg.NoPrev
+	if cfg.Once {
+		w.seen = newSeen()
+	}
+	call := func(n *visit) (skip bool, err error) {
+		err = f(&n.Block)
+		if err == SkipBelow {
+			return true, nil
+		}
+		return false, err
+	}
+	w.read = func(ctx context.Context, n *visit) (out outcome, done bool, err error) {
+		if cfg.After && n.Err == nil {
+			return outcome{}, false, nil
+		}
+		done, err = call(n)
+		return outcome{score: n.Score}, done || n.Err != nil, err
+	}
+	w.leave = func(ctx context.Context, n *visit, below []outcome) (outcome, error) {
+		var err error
+		if cfg.After {
+			_, err = call(n)
+		}
+		return outcome{score: n.Score}, err
+	}
+	_, err := w.run(ctx, &visit{Block: Block{Score: s, Type: t}})
+	if err != nil {
+		return fmt.Errorf("hashtree: walk: %w", err)
+	}
+	return nil
+}
+
+// A walker goes down trees. Its functions are called by as many goroutines
+// as there are slots, and one.
+type walker struct {
+	br     venti.BlockReader
+	noPrev bool
+	slots  chan struct{} // one for each goroutine but the first
+	bufs   sync.Pool     // of *[]byte
+	seen   *seen         // nil if blocks may be visited twice
+
+	// enter, if set, may leave out a block, and all below it, unread.
+	enter func(ctx context.Context, n *visit) (skip bool, err error)
+	// read is given a block that was read, or could not be: n.Err says so. If
+	// it returns done, which it must after an Err, out is what became of the
+	// block and nothing more is done with it.
+	read func(ctx context.Context, n *visit) (out outcome, done bool, err error)
+	// leave is called after all below a block, with what became of each child.
+	leave func(ctx context.Context, n *visit, below []outcome) (outcome, error)
+}
+
+// A visit is a block on the way.
+type visit struct {
+	Block
+	children []visit // what Data names; of a root, its directory
+	buf      *[]byte // holds Data of a leaf; goes back to the pool
+
+	// Of a root, the one before it.
+	before venti.Score
+	prev   outcome
+}
+
+// An outcome says what became of a block and all below it.
+type outcome struct {
+	score venti.Score // its score from now on
+	lost  bool        // it could not be read; score is a hole's
+}
+
+func newWalker(br venti.BlockReader, parallel int) *walker {
+	w := &walker{br: br, slots: make(chan struct{}, max(parallel, 1)-1)}
+	w.bufs.New = func() any {
+		b := make([]byte, venti.MaxBlockSize)
+		return &b
+	}
+	return w
+}
+
+// run walks from the first block.
+func (w *walker) run(ctx context.Context, first *visit) (outcome, error) {
+	if first.Type != venti.RootType || w.noPrev {
+		return w.walk(ctx, first)
+	}
+	// A chain of roots may be as long as history, so it is walked from its
+	// end, not by going deeper. No root comes twice: its score would be
+	// part of what it is the hash of.
+	var chain []*visit
+	var last outcome
+	for n := first; !isHole(n.Score); n = (&visit{Block: Block{Score: n.before, Type: venti.RootType}}) {
+		out, done, err := w.open(ctx, n)
+		if err != nil {
+			return outcome{}, err
+		}
+		if done {
+			last = out
+			break
+		}
+		chain = append(chain, n)
+	}
+	for i := len(chain) - 1; i >= 0; i-- {
+		n := chain[i]
+		n.prev = last
+		var err error
+		if last, err = w.finish(ctx, n); err != nil {
+			return outcome{}, err
+		}
+	}
+	return last, nil
+}
+
+// walk visits a block and what is below it.
+func (w *walker) walk(ctx context.Context, n *visit) (outcome, error) {
+	if n.Err != nil { // an entry that cannot be understood
+		out, _, err := w.read(ctx, n)
+		return out, err
+	}
+	if isHole(n.Score) {
+		return outcome{score: n.Score}, nil
+	}
+	if w.seen != nil && n.Type != venti.DataType {
+		out, done, err := w.seen.begin(ctx, n)
+		if done || err != nil {
+			return out, err
+		}
+		out, err = w.visit(ctx, n)
+		w.seen.end(n, out, err)
+		return out, err
+	}
+	return w.visit(ctx, n)
+}
+
+// visit does the work of walk for a block that was not seen before.
+func (w *walker) visit(ctx context.Context, n *visit) (outcome, error) {
+	out, done, err := w.open(ctx, n)
+	if !done && err == nil {
+		out, err = w.finish(ctx, n)
+	}
+	if n.buf != nil {
+		w.bufs.Put(n.buf)
+	}
+	return out, err
+}
+
+// open reads a block.
+func (w *walker) open(ctx context.Context, n *visit) (out outcome, done bool, err error) {
+	if n.Depth > maxNesting {
+		return outcome{}, false, fmt.Errorf("block %v: more than %d blocks deep", n.Score, maxNesting)
+	}
+	if err := ctx.Err(); err != nil {
+		return outcome{}, false, err
+	}
+	if w.enter != nil {
+		if skip, err := w.enter(ctx, n); skip || err != nil {
+			return outcome{score: n.Score}, skip, err
+		}
+	}
+	buf := w.bufs.Get().(*[]byte)
+	got, err := w.br.ReadBlock(ctx, n.Score, n.Type, *buf)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		err = ctx.Err()
+	case err != nil:
+		n.Err = fmt.Errorf("read block %v of type %v: %w", n.Score, n.Type, err)
+		err = nil
+	case n.Type == venti.DataType:
+		n.Data, n.buf, buf = (*buf)[:got], buf, nil
+	default:
+		// Many blocks are held at once while the walk goes down.
+		n.Data = append([]byte(nil), (*buf)[:got]...)
+		n.Err = n.parse()
+	}
+	if buf != nil {
+		w.bufs.Put(buf)
+	}
+	if err != nil {
+		return outcome{}, false, err
+	}
+	return w.read(ctx, n)
+}
+
+// finish walks what is below an open block, and leaves it.
+func (w *walker) finish(ctx context.Context, n *visit) (outcome, error) {
+	var below []outcome
+	if len(n.children) > 0 {
+		below = make([]outcome, len(n.children))
+		g, ctx := errgroup.WithContext(ctx)
+		for i := range n.children {
+			child := func() (err error) {
+				below[i], err = w.walk(ctx, &n.children[i])
+				return err
+			}
+			select {
+			case w.slots <- struct{}{}:
+				g.Go(func() error {
+					defer func() { <-w.slots }()
+					return child()
+				})
+				continue
+			default:
+			}
+			if err := child(); err != nil {
+				g.Go(func() error { return err }) // stops the others
+				break
+			}
+		}
+		if err := g.Wait(); err != nil {
+			return outcome{}, err
+		}
+	}
+	return w.leave(ctx, n, below)
+}
+
+// parse sets what n's data names.
+func (n *visit) parse() error {
+	child := func(slot int, s venti.Score, t venti.Type) *visit {
+		n.children = append(n.children, visit{Block: Block{Score: s, Type: t, Depth: n.Depth + 1, Slot: slot}})
+		return &n.children[len(n.children)-1]
+	}
+	switch {
+	case n.Type == venti.RootType:
+		r, err := venti.UnpackRoot(n.Data)
+		if err != nil {
+			return fmt.Errorf("block %v: %w", n.Score, err)
+		}
+		n.before = r.Prev
+		child(0, r.Score, venti.DirType)
+	case n.Type == venti.DirType:
+		for i, p := range entries(n.Data) {
+			e, err := venti.UnpackEntry(p)
+			if err != nil {
+				child(i, venti.Score{}, venti.CorruptType).Err =
+					fmt.Errorf("entry %d of block %v: %w", i, n.Score, err)
+			} else if e.Active() {
+				child(i, e.Score, e.Type()).Entry = &e
+			}
+		}
+	case n.Type.IsPointer():
+		for i := range len(n.Data) / venti.ScoreSize {
+			child(i, scoreAt(n.Data, i), n.Type-1)
+		}
+	}
+	return nil
+}
+
+// entries cuts a directory block into entries. Truncation may have cut the
+// last one short.
+func entries(data []byte) [][]byte {
+	var all [][]byte
+	for ; len(data) >= venti.EntrySize; data = data[venti.EntrySize:] {
+		all = append(all, data[:venti.EntrySize])
+	}
+	if len(data) > 0 {
+		var p [venti.EntrySize]byte
+		copy(p[:], data)
+		all = append(all, p[:])
+	}
+	return all
+}
+
+// seen remembers pointer and directory blocks that were visited, or are
+// being visited by a goroutine.
+type seen struct {
+	mu     sync.Mutex // guards the fields below
+	going  map[seenKey]chan struct{}
+	done   map[seenKey]struct{}
+	unlike map[seenKey]outcome // of those done, whose score or state changed
+}
+
+// The type is the program's, not the disk's: a pointer block of a directory
+// and one of a file may be the same block, but not what is below them.
+type seenKey struct {
+	score venti.Score
+	typ   venti.Type
+}
+
+func newSeen() *seen {
+	return &seen{
+		going:  make(map[seenKey]chan struct{}),
+		done:   make(map[seenKey]struct{}),
+		unlike: make(map[seenKey]outcome),
+	}
+}
+
+// begin tells what became of a block. If done is false, the caller is to
+// visit it and to call end. While another goroutine does, begin waits: that
+// one waits only for blocks further down, so none waits for itself.
+func (s *seen) begin(ctx context.Context, n *visit) (out outcome, done bool, err error) {
+	key := seenKey{n.Score, n.Type}
+	for {
+		s.mu.Lock()
+		_, done := s.done[key]
+		out, changed := s.unlike[key]
+		going := s.going[key]
+		if !done && going == nil {
+			s.going[key] = make(chan struct{})
+		}
+		s.mu.Unlock()
+		switch {
+		case changed:
+			return out, true, nil
+		case done:
+			return outcome{score: n.Score}, true, nil
+		case going == nil:
+			return outcome{}, false, nil
+		}
+		select {
+		case <-going:
+		case <-ctx.Done():
+			return outcome{}, false, ctx.Err()
+		}
+	}
+}
+
+// end takes note of what became of a block that begin gave to the caller.
+func (s *seen) end(n *visit, out outcome, err error) {
+	key := seenKey{n.Score, n.Type}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.going[key])
+	delete(s.going, key)
+	if err != nil {
+		return
+	}
+	s.done[key] = struct{}{}
+	if out != (outcome{score: n.Score}) {
+		s.unlike[key] = out
+	}
+}
