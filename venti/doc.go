@@ -10,6 +10,14 @@
 //	err = c.Sync(ctx) // now it is on stable storage
 //	n, err := c.ReadBlock(ctx, score, venti.DataType, buf)
 //
+// The wire is in message.go; Client and Server are two ends of it. What a
+// client asks of a Store a server asks of a Store behind it, so one can stand
+// in for the other: a cache, a relay and the engine are all the same to their
+// users, and pass the same suite, ventitest.TestStore.
+//
+// Locks: Client.mu, outbox.mu (server.go) and the semaphores are never held
+// together, and no lock is held while reading from or writing to a connection.
+//
 // Files larger than a block are trees of blocks: see package hashtree. The
 // disk engine behind a server is package store.
 package venti

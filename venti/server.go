@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"runtime"
@@ -31,14 +32,15 @@ const (
 type ServerConfig struct {
 	// ReadOnly refuses writes.
 	ReadOnly bool
-	// Logger is told of connections (debug) and of failures of the store
-	// (errors). Nil means quiet.
+	// Logger is told of connections (debug), of clients turned away (warnings)
+	// and of failures of the store (errors). Nil means quiet.
 	Logger *slog.Logger
 	// MaxConns is how many clients may be connected at a time; further ones
 	// are turned away. 0 means 256.
 	MaxConns int
 	// MaxBytes bounds the memory of requests that are being served, of all
-	// clients together; further requests wait. 0 means 32 MiB.
+	// clients together; further requests wait. One client can have a quarter of
+	// it. 0 means 32 MiB.
 	MaxBytes int64
 }
 
@@ -63,6 +65,7 @@ type Server struct {
 	cached CachedReader // nil if the store is none
 	log    *slog.Logger
 	room   *semaphore.Weighted // bytes that requests may take
+	share  int64               // what one connection may take of them
 	conns  chan struct{}       // one for each connection
 
 	blocks bufferPool
@@ -83,12 +86,13 @@ func NewServer(st Store, cfg ServerConfig) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	// Any one request must fit.
-	cfg.MaxBytes = max(cfg.MaxBytes, MaxBlockSize+requestBytes)
+	const largest = MaxBlockSize + requestBytes // any one request must fit
+	cfg.MaxBytes = max(cfg.MaxBytes, largest)
 	s := &Server{
 		store: st,
 		log:   cfg.Logger,
 		room:  semaphore.NewWeighted(cfg.MaxBytes),
+		share: max(cfg.MaxBytes/4, largest),
 		conns: make(chan struct{}, cfg.MaxConns),
 	}
 	s.cached, _ = st.(CachedReader)
@@ -109,10 +113,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	var conns sync.WaitGroup
 	defer func() {
-		cancel()
 		if stop() {
 			ln.Close()
 		}
+		cancel()
 		conns.Wait()
 	}()
 	for {
@@ -159,6 +163,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 		ctx:    requests,
 		in:     newFrameReader(nc),
 		tags:   make(chan struct{}, maxRequests),
+		room:   semaphore.NewWeighted(s.share),
 		writes: new(sync.WaitGroup),
 	}
 	c.out.init(nc, &s.outs)
@@ -205,9 +210,10 @@ type serverConn struct {
 	version string
 	framing framing // immutable after handshake; for all
 
-	tags     chan struct{}   // one for each request with a goroutine; those receive from it
-	requests sync.WaitGroup  // the same
-	writes   *sync.WaitGroup // Twrites since the last Tsync, and one for all before it
+	tags     chan struct{}       // one for each request with a goroutine; those receive from it
+	room     *semaphore.Weighted // this connection's share; taken before the server's
+	requests sync.WaitGroup      // requests with a goroutine
+	writes   *sync.WaitGroup     // Twrites since the last Tsync, and one for all before it
 
 	out outbox // for all
 }
@@ -262,6 +268,9 @@ func (c *serverConn) serve() error {
 			}
 			continue
 		}
+		if err == io.EOF {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -301,16 +310,19 @@ func (c *serverConn) start(n int, f func()) bool {
 		c.tags <- struct{}{}
 	}
 	weight := int64(n + requestBytes)
-	if !c.srv.room.TryAcquire(weight) {
-		c.out.flush()
-		if c.srv.room.Acquire(c.ctx, weight) != nil {
-			<-c.tags
-			return false
-		}
+	if !c.acquire(c.room, weight) {
+		<-c.tags
+		return false
+	}
+	if !c.acquire(c.srv.room, weight) {
+		c.room.Release(weight)
+		<-c.tags
+		return false
 	}
 	c.requests.Go(func() {
 		f()
 		c.srv.room.Release(weight)
+		c.room.Release(weight)
 		<-c.tags
 		if len(c.tags) > 0 {
 			// Others may be about to finish too: let them, and write all at once.
@@ -319,6 +331,16 @@ func (c *serverConn) start(n int, f func()) bool {
 		c.out.flush()
 	})
 	return true
+}
+
+// acquire takes n from room, and tells whether it could before the server gave
+// up on requests. Before it waits, the client gets what there is for it.
+func (c *serverConn) acquire(room *semaphore.Weighted, n int64) bool {
+	if room.TryAcquire(n) {
+		return true
+	}
+	c.out.flush()
+	return room.Acquire(c.ctx, n) == nil
 }
 
 // reply appends a reply.
@@ -334,6 +356,7 @@ func (c *serverConn) fail(what string, tag uint8, err error) {
 	switch {
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrTooLong), errors.Is(err, ErrTooLarge),
 		errors.Is(err, ErrReadOnly), errors.Is(err, ErrBadType), errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrFull): // every write's answer from now on: the store says it once
 	default:
 		c.log.Error(what, "err", err)
 	}
