@@ -58,11 +58,11 @@ func newStore(t *testing.T) (conf, entry string) {
 		}
 	}
 	check(a.WriteTrailer(&tr))
-	s, err := index.FormatSection(parts["isect"], index.SectionConfig{Name: "isect"})
+	s, err := index.FormatSection(t.Context(), parts["isect"], index.SectionConfig{Name: "isect"})
 	check(err)
 	_, err = index.Format("main", []*index.Section{s}, []index.Arena{{Name: "arena0", Size: a.Size()}})
 	check(err)
-	check(bloom.Format(parts["bloom"], bloom.FormatConfig{Hashes: 7}))
+	check(bloom.Format(t.Context(), parts["bloom"], bloom.FormatConfig{Hashes: 7}))
 	return conf, "2aae6c35c94fcfb415dbe95f408b9ce91ee846ed                1048576   0    11   1\n"
 }
 

@@ -30,7 +30,7 @@ A filter that joins an index with blocks in it has to be filled by checkindex
 			fs.IntVarP(&hashes, "hashes", "N", 0, "how many bits a block sets, at most 32; the default without -n")
 			fs.StringVarP(&size, "size", "s", "", "bytes to use, at least 1m and at most 512m (default: all)")
 		},
-		Run: func(_ context.Context, io command.IO) error {
+		Run: func(ctx context.Context, io command.IO) error {
 			switch {
 			case len(io.Args) != 1:
 				return command.ErrUsage
@@ -66,7 +66,7 @@ A filter that joins an index with blocks in it has to be filled by checkindex
 			if used < most {
 				fmt.Fprintf(io.Stderr, "warning: using only %dMB - not enough blocks to warrant more\n", used>>20)
 			}
-			if err := bloom.Format(p, config); err != nil {
+			if err := bloom.Format(ctx, p, config); err != nil {
 				return err
 			}
 			fmt.Fprintf(io.Stderr, "fmtbloom: using %dMB, %d hashes/score, best up to %s blocks\n",

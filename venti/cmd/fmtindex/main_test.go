@@ -37,7 +37,7 @@ func TestFmtindex(t *testing.T) {
 	}
 	for _, name := range []string{"isect0", "isect1"} {
 		p := open(name, 3<<20)
-		if _, err := index.FormatSection(p, index.SectionConfig{Name: name}); err != nil {
+		if _, err := index.FormatSection(t.Context(), p, index.SectionConfig{Name: name}); err != nil {
 			t.Fatal(err)
 		}
 		p.Close()

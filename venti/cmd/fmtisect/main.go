@@ -28,7 +28,7 @@ which fmtindex can then make part of an index. What it holds is lost.`,
 			fs.BoolVarP(&noZero, "no-zero", "Z", false, "do not zero the section: it is known to be zero")
 			fs.StringVarP(&blockSize, "block-size", "b", "8k", "size of a bucket, a power of two of at most 64k")
 		},
-		Run: func(_ context.Context, io command.IO) error {
+		Run: func(ctx context.Context, io command.IO) error {
 			if len(io.Args) != 2 {
 				return command.ErrUsage
 			}
@@ -46,7 +46,7 @@ which fmtindex can then make part of an index. What it holds is lost.`,
 				return err
 			}
 			defer p.Close()
-			s, err := index.FormatSection(p, config)
+			s, err := index.FormatSection(ctx, p, config)
 			if err != nil {
 				return err
 			}

@@ -49,7 +49,7 @@ func (m *memFile) Size() int64 { return int64(len(m.data)) }
 func format(t testing.TB, size int64, c bloom.FormatConfig) (*memFile, *bloom.Filter) {
 	t.Helper()
 	m := &memFile{data: make([]byte, size)}
-	if err := bloom.Format(m, c); err != nil {
+	if err := bloom.Format(t.Context(), m, c); err != nil {
 		t.Fatal(err)
 	}
 	return m, open(t, m)

@@ -1,6 +1,7 @@
 package bloom
 
 import (
+	"context"
 	"fmt"
 	"math/bits"
 
@@ -56,7 +57,7 @@ func BestBlocks(size int64, nhash int) int64 {
 }
 
 // Format writes an empty filter to file and syncs it.
-func Format(file disk.File, c FormatConfig) error {
+func Format(ctx context.Context, file disk.File, c FormatConfig) error {
 	size, nhash, err := c.Geometry(file.Size())
 	if err != nil {
 		return fmt.Errorf("bloom filter: %w", err)
@@ -65,6 +66,9 @@ func Format(file disk.File, c FormatConfig) error {
 	// From the end, so that the header comes last and a filter that is only
 	// half cleared is never taken for one.
 	for off := size - maxWrite; off >= 0; off -= maxWrite {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("bloom filter: format: %w", err)
+		}
 		if off == 0 {
 			packHeader(buf, nhash, uint32(size))
 		}

@@ -209,7 +209,7 @@ func TestGoldenCheck(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := index.CheckResult{Entries: tc.want.Entries, Pending: int64(tc.pending)}
-			if got, list := check(t, ix, index.CheckConfig{Source: source, Pending: pending, Count: count, Memory: 1}); got != want {
+			if got, list := check(t, ix, index.CheckConfig{Source: source, Pending: pending, Count: count, Memory: 200000}); got != want {
 				t.Errorf("got %+v, want %+v; %v", got, want, list)
 			}
 			// The source is what the table says.

@@ -29,7 +29,7 @@ func TestCrash(t *testing.T) {
 			var sections []*index.Section
 			for i := range nSections {
 				f := m.NewDisk(fmt.Sprint("isect", i), 256<<10+2048+512<<10+16*1024/int64(nSections))
-				sections = append(sections, must[*index.Section](t)(index.FormatSection(f, index.SectionConfig{Name: fmt.Sprint("isect", i), BlockSize: 1024})))
+				sections = append(sections, must[*index.Section](t)(index.FormatSection(t.Context(), f, index.SectionConfig{Name: fmt.Sprint("isect", i), BlockSize: 1024})))
 			}
 			ix := must[*index.Index](t)(index.Format("main", sections, arenas))
 			ops := int64(0)

@@ -93,7 +93,7 @@ func newIndex(t testing.TB, c testConfig) (*index.Index, []*memFile) {
 				f.data[j] = byte(j*7) | 1 // stale data
 			}
 		}
-		s := must[*index.Section](t)(index.FormatSection(f, index.SectionConfig{
+		s := must[*index.Section](t)(index.FormatSection(t.Context(), f, index.SectionConfig{
 			Name: fmt.Sprintf("isect%d", i), BlockSize: c.blockSize, Version: c.version, Magic: uint32(0x1000 + i)}))
 		s.Blocks = uint32(c.buckets)
 		files, sections = append(files, f), append(sections, s)
@@ -164,7 +164,7 @@ func TestUpdateLookup(t *testing.T) {
 			ix, files := newIndex(t, c)
 			room := int(ix.Buckets) * ix.Sections[0].Capacity()
 			// Half full: none of the buckets is full then, but for the one.
-			list := entries(1, min(room/2, 30000))
+			list := entries(1, min(room/2, 8000))
 			if c.blockSize == 512 {
 				list = list[:len(list)/2]
 			}
@@ -395,7 +395,7 @@ func TestDamagedBuckets(t *testing.T) {
 }
 
 func TestLookupAddr(t *testing.T) {
-	s := must[*index.Section](t)(index.FormatSection(newFile(1<<20), index.SectionConfig{Name: "s"}))
+	s := must[*index.Section](t)(index.FormatSection(t.Context(), newFile(1<<20), index.SectionConfig{Name: "s"}))
 	ix := must[*index.Index](t)(index.Format("x", []*index.Section{s}, []index.Arena{{"a", 100}, {"b", 1}, {"c", 50}}))
 	for _, tc := range []struct {
 		addr   uint64
@@ -422,7 +422,7 @@ func TestLookupAddr(t *testing.T) {
 
 func TestFormatRefuses(t *testing.T) {
 	section := func(name string, size, blockSize int) *index.Section {
-		return must[*index.Section](t)(index.FormatSection(newFile(size), index.SectionConfig{Name: name, BlockSize: blockSize}))
+		return must[*index.Section](t)(index.FormatSection(t.Context(), newFile(size), index.SectionConfig{Name: name, BlockSize: blockSize}))
 	}
 	for _, tc := range []struct {
 		name     string
@@ -459,7 +459,7 @@ func TestFormatRefuses(t *testing.T) {
 		{Name: "a", BlockSize: 1000}, {Name: "a", BlockSize: 256}, {Name: "a", BlockSize: 1 << 17},
 		{Name: "a", BlockSize: 65536}, // does not fit
 	} {
-		if _, err := index.FormatSection(newFile(800000), c); err == nil {
+		if _, err := index.FormatSection(t.Context(), newFile(800000), c); err == nil {
 			t.Errorf("section %+v was formatted", c)
 		}
 	}
@@ -484,7 +484,7 @@ func TestAppend(t *testing.T) {
 	}
 	for i := range 2 {
 		f := newFile(1 << 20)
-		must[*index.Section](t)(index.FormatSection(f, index.SectionConfig{Name: fmt.Sprint("s", i)}))
+		must[*index.Section](t)(index.FormatSection(t.Context(), f, index.SectionConfig{Name: fmt.Sprint("s", i)}))
 		files = append(files, f)
 	}
 	if _, err := index.Append("x", open(), a); err == nil {
@@ -539,7 +539,7 @@ func TestBucketMap(t *testing.T) {
 	for _, buckets := range [][]int{{1}, {2}, {3}, {415, 289}, {1000}, {671, 671}, {7, 5000}, {99999}, {20011, 40, 30011}} {
 		var sections []*index.Section
 		for i, n := range buckets {
-			s := must[*index.Section](t)(index.FormatSection(newFile(1<<20), index.SectionConfig{Name: fmt.Sprint("s", i), BlockSize: 512}))
+			s := must[*index.Section](t)(index.FormatSection(t.Context(), newFile(1<<20), index.SectionConfig{Name: fmt.Sprint("s", i), BlockSize: 512}))
 			s.Blocks = uint32(n) // no bucket is touched
 			sections = append(sections, s)
 		}
@@ -633,7 +633,7 @@ func TestGolden(t *testing.T) {
 				theirs = append(theirs, must[*index.Section](t)(index.OpenSection(f)))
 				f = newFile(len(f.data))
 				ourFiles = append(ourFiles, f)
-				ours = append(ours, must[*index.Section](t)(index.FormatSection(f, c)))
+				ours = append(ours, must[*index.Section](t)(index.FormatSection(t.Context(), f, c)))
 			}
 			ix := must[*index.Index](t)(index.Open(g.index, theirs, g.arenas))
 			list, buckets, comments := goldenTable(t, g.dir+"/"+g.entries)
@@ -709,7 +709,7 @@ func fileIndex(b *testing.B) *index.Index {
 	}
 	p := must[*disk.Partition](b)(disk.Open(name, disk.Options{}))
 	b.Cleanup(func() { p.Close() })
-	s := must[*index.Section](b)(index.FormatSection(p, index.SectionConfig{Name: "isect"}))
+	s := must[*index.Section](b)(index.FormatSection(b.Context(), p, index.SectionConfig{Name: "isect"}))
 	return must[*index.Index](b)(index.Format("main", []*index.Section{s}, arenas))
 }
 

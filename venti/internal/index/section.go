@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ type SectionConfig struct {
 
 // FormatSection makes file a section that belongs to no index yet, and syncs
 // it.
-func FormatSection(file disk.File, c SectionConfig) (*Section, error) {
+func FormatSection(ctx context.Context, file disk.File, c SectionConfig) (*Section, error) {
 	s := &Section{Name: c.Name, Version: c.Version, BlockSize: c.BlockSize, Magic: c.Magic, file: file}
 	if s.BlockSize == 0 {
 		s.BlockSize = DefaultBlockSize
@@ -91,13 +92,13 @@ func FormatSection(file disk.File, c SectionConfig) (*Section, error) {
 	for s.Version == 2 && s.Magic == 0 {
 		s.Magic = rand.Uint32()
 	}
-	if err := s.format(file, c); err != nil {
+	if err := s.format(ctx, file, c); err != nil {
 		return nil, fmt.Errorf("index section %s: format: %w", c.Name, err)
 	}
 	return s, nil
 }
 
-func (s *Section) format(file disk.File, c SectionConfig) error {
+func (s *Section) format(ctx context.Context, file disk.File, c SectionConfig) error {
 	if err := checkBlockSize(s.BlockSize); err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (s *Section) format(file disk.File, c SectionConfig) error {
 	if s.Version == 1 && !c.NoZero {
 		end = s.offset(s.Blocks)
 	}
-	if err := zero(file, s.tableBase(), end); err != nil {
+	if err := zero(ctx, file, s.tableBase(), end); err != nil {
 		return err
 	}
 	return s.writeHeader()
@@ -297,9 +298,12 @@ func (s *Section) bucketError(bucket uint32, err error) error {
 }
 
 // zero writes zeros to the bytes of file from lo up to hi.
-func zero(file disk.File, lo, hi int64) error {
+func zero(ctx context.Context, file disk.File, lo, hi int64) error {
 	buf := make([]byte, 1<<20)
 	for off := lo; off < hi; off += int64(len(buf)) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if _, err := file.WriteAt(buf[:min(int64(len(buf)), hi-off)], off); err != nil {
 			return fmt.Errorf("zero at %#x: %w", off, err)
 		}
