@@ -271,6 +271,46 @@ func TestCancelledCall(t *testing.T) {
 	}
 }
 
+// TestCancelledInQueue cancels calls that wait for a tag, or for room for
+// their blocks, behind calls that the server does not answer.
+func TestCancelledInQueue(t *testing.T) {
+	for name, size := range map[string]int{"tag": 1, "room": venti.MaxBlockSize} {
+		t.Run(name, func(t *testing.T) {
+			st := newGated()
+			c := dial(t, serve(t, st, venti.ServerConfig{MaxBytes: 1}))
+			data := ventitest.Block(1, size)
+			const calls = 400
+			var wg sync.WaitGroup
+			for range calls {
+				wg.Go(func() {
+					if _, err := c.WriteBlock(t.Context(), venti.DataType, data); err != nil {
+						t.Errorf("write: %v", err)
+					}
+				})
+			}
+			<-st.arrived
+			var cancelled sync.WaitGroup
+			ctx, cancel := context.WithCancel(t.Context())
+			for range 20 {
+				cancelled.Go(func() {
+					if _, err := c.WriteBlock(ctx, venti.DataType, data); !errors.Is(err, context.Canceled) {
+						t.Errorf("cancelled write: %v", err)
+					}
+				})
+			}
+			cancel()
+			cancelled.Wait()
+			for range calls + 20 { // some of the cancelled ones may have been sent
+				st.leave <- struct{}{}
+			}
+			wg.Wait()
+			if n := st.Len(); n != 1 {
+				t.Errorf("%d blocks", n)
+			}
+		})
+	}
+}
+
 // TestCancelUnderLoad cancels many calls at any moment while others go on.
 func TestCancelUnderLoad(t *testing.T) {
 	st := ventitest.NewMemory()
@@ -437,6 +477,13 @@ func TestDialDefault(t *testing.T) {
 	os.Unsetenv("venti")
 	if venti.DefaultAddr != "tcp!127.0.0.1!17034" {
 		t.Errorf("default %s", venti.DefaultAddr)
+	}
+}
+
+func TestListenOffLoopback(t *testing.T) {
+	if ln, err := (venti.ListenConfig{}).Listen(t.Context(), "tcp!*!0"); err == nil {
+		t.Errorf("announced %v", ln.Addr())
+		ln.Close()
 	}
 }
 

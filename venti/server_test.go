@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -347,17 +348,34 @@ func TestStopStuck(t *testing.T) {
 	})
 }
 
-// broken is a listener that fails.
-type broken struct{ net.Listener }
+// broken is a listener that fails with each error in turn.
+type broken struct {
+	net.Listener
+	errs []error
+}
 
-func (broken) Accept() (net.Conn, error) { return nil, errors.New("it broke") }
-func (broken) Close() error              { return nil }
+func (b *broken) Accept() (net.Conn, error) {
+	err := b.errs[0]
+	b.errs = b.errs[1:]
+	return nil, err
+}
 
+func (b *broken) Close() error { return nil }
+
+// TestServeFails shows that a listener's passing troubles are waited for, and
+// that others end the server.
 func TestServeFails(t *testing.T) {
-	err := venti.NewServer(ventitest.NewMemory(), venti.ServerConfig{}).Serve(t.Context(), broken{})
-	if err == nil || !strings.Contains(err.Error(), "it broke") {
-		t.Errorf("serve: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		ln := &broken{errs: []error{&net.OpError{Op: "accept", Err: syscall.EMFILE}, syscall.ECONNABORTED, errors.New("it broke")}}
+		start := time.Now()
+		err := venti.NewServer(ventitest.NewMemory(), venti.ServerConfig{}).Serve(t.Context(), ln)
+		if err == nil || !strings.Contains(err.Error(), "it broke") {
+			t.Errorf("serve: %v", err)
+		}
+		if time.Since(start) == 0 {
+			t.Error("the server does not wait for file descriptors")
+		}
+	})
 }
 
 func TestMaxConns(t *testing.T) {

@@ -19,6 +19,12 @@ func serve(t testing.TB, st venti.Store, cfg venti.ServerConfig) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveOn(t, ln, st, cfg)
+	return addr
+}
+
+// serveOn runs a server of st on ln for the length of the test.
+func serveOn(t testing.TB, ln net.Listener, st venti.Store, cfg venti.ServerConfig) {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- venti.NewServer(st, cfg).Serve(ctx, ln) }()
@@ -28,7 +34,6 @@ func serve(t testing.TB, st venti.Store, cfg venti.ServerConfig) string {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return addr
 }
 
 // dial connects to a server for the length of the test.
@@ -74,6 +79,14 @@ func TestStoreOverTheWire(t *testing.T) {
 	}{
 		{"unix socket", func(t *testing.T) venti.Store {
 			return dial(t, serve(t, ventitest.NewMemory(), venti.ServerConfig{}))
+		}},
+		{"tcp", func(t *testing.T) venti.Store {
+			ln, err := venti.ListenConfig{}.Listen(t.Context(), "tcp!127.0.0.1!0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			serveOn(t, ln, ventitest.NewMemory(), venti.ServerConfig{})
+			return dial(t, ln.Addr().String())
 		}},
 		{"pipe", func(t *testing.T) venti.Store {
 			return pipe(t, ventitest.NewMemory(), venti.ServerConfig{})

@@ -171,7 +171,14 @@ func (c Config) Listen(ctx context.Context, addr, service string) (net.Listener,
 		if err != nil {
 			return nil, fmt.Errorf("address %q: %w", addr, err)
 		}
+		// Like package net, prefer the older protocol.
 		ip := ips[0].Unmap()
+		for _, other := range ips {
+			if other = other.Unmap(); other.Is4() {
+				ip = other
+				break
+			}
+		}
 		if !ip.IsLoopback() && !c.Open {
 			return nil, fmt.Errorf("announce %s: %w", addr, ErrNotLoopback)
 		}
