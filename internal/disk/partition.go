@@ -124,7 +124,7 @@ func Create(name string, size int64) error {
 		err = cerr
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(name))
+		err = SyncDir(filepath.Dir(name))
 	}
 	if err != nil {
 		return fmt.Errorf("create %s: %w", name, err)
@@ -132,7 +132,8 @@ func Create(name string, size int64) error {
 	return nil
 }
 
-func syncDir(name string) error {
+// SyncDir makes the names in a directory durable.
+func SyncDir(name string) error {
 	d, err := os.Open(name)
 	if err != nil {
 		return err

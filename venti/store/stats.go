@@ -1,0 +1,107 @@
+package store
+
+import "sync/atomic"
+
+// Stats counts what a store has done since it was opened, and says what is
+// in it.
+type Stats struct {
+	Reads, ReadErrors   int64 // blocks asked for; in vain, corrupt or absent
+	ReadBytes           int64 // of blocks returned
+	LumpHits            int64 // reads and duplicate writes that the lump cache answered
+	Writes              int64 // blocks given
+	WriteBytes          int64
+	NewBlocks, NewBytes int64 // stored: they were not there
+	DupBlocks, DupBytes int64 // not stored: they were there
+	StoredBytes         int64 // what new blocks take in the log, compressed and with headers
+	Probes              int64 // HasBlock
+	Syncs               int64 // Sync
+
+	IndexHits      int64 // look-ups that the index cache answered
+	BloomMisses    int64 // look-ups that the Bloom filter answered: absent
+	IndexReads     int64 // look-ups that read the index
+	IndexFalse     int64 // of those, the ones that found nothing
+	IndexLearned   int64 // entries taken from clump directories
+	ClumpReads     int64 // clumps read from arenas
+	CorruptClumps  int64 // that could not be made the lumps they are to be
+	Healed         int64 // corrupt clumps that a write has replaced
+	LogWaits       int64 // writes that waited for the log to be written
+	IndexWaits     int64 // writes that waited for the index to be flushed
+	LogWrites      int64 // pieces of log written
+	LogSyncs       int64 // syncs of an arena partition for its log
+	Checkpoints    int64 // of an arena partition
+	Flushes        int64 // of the index
+	FlushedEntries int64
+
+	// As it is now.
+	Arenas, SealedArenas     int   // of the index; with no more room
+	Clumps                   int64 // in all arenas
+	ClumpBytes               int64 // of them in the log, with headers
+	UncompressedBytes        int64 // of the blocks in them
+	Space                    int64 // bytes that clumps and their directories may take in all
+	CachedLumps, CachedBytes int64 // in the lump cache
+	DirtyEntries             int64 // not in the index on disk yet
+	StuckEntries             int64 // for which their index bucket has no room
+}
+
+// counters are the fields of Stats that count.
+type counters struct {
+	reads, readErrors, readBytes, lumpHits, writes, writeBytes, newBlocks, newBytes,
+	dupBlocks, dupBytes, storedBytes, probes, syncs,
+	indexHits, bloomMisses, indexReads, indexFalse, indexLearned, clumpReads, corruptClumps, healed,
+	logWaits, indexWaits, logWrites, logSyncs, checkpoints, flushes, flushedEntries atomic.Int64
+}
+
+// Stats returns what the store has counted so far. The numbers are not all of
+// one moment.
+func (s *Store) Stats() Stats {
+	c := &s.stats
+	st := Stats{
+		Reads:          c.reads.Load(),
+		ReadErrors:     c.readErrors.Load(),
+		ReadBytes:      c.readBytes.Load(),
+		LumpHits:       c.lumpHits.Load(),
+		Writes:         c.writes.Load(),
+		WriteBytes:     c.writeBytes.Load(),
+		NewBlocks:      c.newBlocks.Load(),
+		NewBytes:       c.newBytes.Load(),
+		DupBlocks:      c.dupBlocks.Load(),
+		DupBytes:       c.dupBytes.Load(),
+		StoredBytes:    c.storedBytes.Load(),
+		Probes:         c.probes.Load(),
+		Syncs:          c.syncs.Load(),
+		IndexHits:      c.indexHits.Load(),
+		BloomMisses:    c.bloomMisses.Load(),
+		IndexReads:     c.indexReads.Load(),
+		IndexFalse:     c.indexFalse.Load(),
+		IndexLearned:   c.indexLearned.Load(),
+		ClumpReads:     c.clumpReads.Load(),
+		CorruptClumps:  c.corruptClumps.Load(),
+		Healed:         c.healed.Load(),
+		LogWaits:       c.logWaits.Load(),
+		IndexWaits:     c.indexWaits.Load(),
+		LogWrites:      c.logWrites.Load(),
+		LogSyncs:       c.logSyncs.Load(),
+		Checkpoints:    c.checkpoints.Load(),
+		Flushes:        c.flushes.Load(),
+		FlushedEntries: c.flushedEntries.Load(),
+
+		Arenas:       len(s.arenas),
+		DirtyEntries: s.index.dirty.Load(),
+		StuckEntries: s.index.stuck.Load(),
+	}
+	st.CachedLumps, st.CachedBytes = s.lumps.bytes()
+	for _, p := range s.parts {
+		p.mu.Lock()
+		for _, a := range p.arenas {
+			if a.mem.Sealed || a.damaged {
+				st.SealedArenas++
+			}
+			st.Clumps += int64(a.mem.Clumps)
+			st.ClumpBytes += a.mem.Used
+			st.UncompressedBytes += a.mem.UncSize
+			st.Space += a.Size()
+		}
+		p.mu.Unlock()
+	}
+	return st
+}
