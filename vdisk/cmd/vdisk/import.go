@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/pflag"
+
+	"strata/internal/command"
+	"strata/vdisk"
+	"strata/venti"
+)
+
+const importDoc = `Store the raw disk image in FILE, which may be a block device, and print its
+score. What the archive has already is not sent again.
+
+Free blocks are left out where the file system in a partition tells for
+certain which they are, and so is the body of a swap partition; they read as
+zeros afterwards. The table on the standard error tells region by region what
+became of the disk, and why a region was stored whole.
+
+With - for FILE the image is read from the standard input. File systems are
+not read from front to back, so it is first copied to a temporary file, in
+which blocks of zeros take no space; --tmp says where.
+
+--base names a stored image that is like this one, such as yesterday's: what
+is the same is not even looked up. The score is the same with and without.`
+
+type importer struct {
+	host, base, prev, name, tmp string
+	exact, json                 bool
+}
+
+func importCommand() *command.Command {
+	var c importer
+	return &command.Command{
+		Name: "vdisk import", Usage: "[-h address] [-ej] [-b score] [-p score] [-n name] FILE|-", Doc: importDoc,
+		Flags: func(fs *pflag.FlagSet) {
+			hostFlag(fs, &c.host)
+			fs.BoolVarP(&c.exact, "exact", "e", false, "store every byte, also those of free blocks")
+			fs.StringVarP(&c.base, "base", "b", "", "`score` of a stored image to compare with")
+			fs.StringVarP(&c.prev, "prev", "p", "", "`score` to note as the image before this one")
+			fs.StringVarP(&c.name, "name", "n", "", "`name` to note in the image")
+			fs.BoolVarP(&c.json, "json", "j", false, "print what was done as JSON on the standard output")
+			fs.StringVar(&c.tmp, "tmp", "", "`folder` for the copy of a stream, instead of $TMPDIR")
+		},
+		Run: c.run,
+	}
+}
+
+func (c *importer) run(ctx context.Context, io command.IO) error {
+	if len(io.Args) != 1 {
+		return command.ErrUsage
+	}
+	opt := vdisk.ImportOptions{Exact: c.exact, Name: c.name}
+	var err error
+	if opt.Base, err = scoreFlag("base", c.base); err != nil {
+		return err
+	}
+	if opt.Prev, err = scoreFlag("prev", c.prev); err != nil {
+		return err
+	}
+	disk, err := c.open(ctx, io)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	return withArchive(ctx, c.host, func(st *venti.Client) error {
+		tell, stop := startBar(io.Stderr, "storing", disk.Size())
+		opt.Progress = tell
+		res, err := vdisk.Import(ctx, st, disk, opt)
+		stop()
+		if err != nil {
+			return err
+		}
+		if c.json {
+			e := json.NewEncoder(io.Stdout)
+			e.SetIndent("", " ")
+			return e.Encode(res)
+		}
+		writeResult(io.Stderr, res)
+		_, err = fmt.Fprintf(io.Stdout, "%s:%v\n", vdisk.RootType, res.Score)
+		return err
+	})
+}
+
+// open opens the disk, or copies the standard input.
+func (c *importer) open(ctx context.Context, io command.IO) (*vdisk.Disk, error) {
+	if io.Args[0] != "-" {
+		return vdisk.OpenDisk(io.Args[0])
+	}
+	tell, stop := startBar(io.Stderr, "reading", -1)
+	defer stop()
+	return vdisk.Spool(ctx, io.Stdin, c.tmp, tell)
+}
+
+// writeResult writes the table of what became of each region.
+func writeResult(w io.Writer, res *vdisk.Result) {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "region\tsize\tin file\tfree\tzero\tshared\tnew\t")
+	row := func(name string, c vdisk.Counts) {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name,
+			bytesText(c.Size), bytesText(c.Allocated), bytesText(c.Free), bytesText(c.Zero), bytesText(c.Shared), bytesText(c.New))
+	}
+	for _, r := range res.Regions {
+		row(r.Name, r.Counts)
+	}
+	row("total", res.Total)
+	t.Flush() // messages: there is nobody to tell
+	for _, r := range res.Layout.Regions {
+		if r.Whole != "" {
+			fmt.Fprintf(w, "%s is stored whole: %s\n", r.Name, vdisk.Printable(r.Whole))
+		}
+	}
+	for _, n := range res.Layout.Notes {
+		fmt.Fprintf(w, "partition table: %s\n", vdisk.Printable(n))
+	}
+	rate := ""
+	if res.Seconds > 0 {
+		rate = fmt.Sprintf(", %s/s", bytesText(int64(float64(res.Total.Allocated)/res.Seconds)))
+	}
+	fmt.Fprintf(w, "%d blocks sent in %.2f s%s\n", res.Blocks, res.Seconds, rate)
+}
+
+// bytesText returns a number of bytes as people read it.
+func bytesText(n int64) string {
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, i := float64(n)/(1<<10), 0
+	for v >= 999.5 && i < 4 {
+		v, i = v/(1<<10), i+1
+	}
+	return fmt.Sprintf("%.4g %ciB", v, "KMGTP"[i])
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"strata/internal/command"
+	"strata/internal/netaddr"
+	"strata/internal/ninep"
+	"strata/vdisk"
+)
+
+const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L), read-only:
+
+  /score/SCORE/disk          any disk, by its score
+  /score/SCORE/info          how it is laid out
+  /score/SCORE/parts/N/data  a partition of it
+  /files/...                 the folder that --files names; a file in it with
+                             the ending .vdisk that holds a score reads as
+                             the raw disk
+  /status                    what is open
+
+Each address is printed when it is announced: tcp!host!port, host:port,
+unix!/path or /path. Without -a they are the socket vdisk.sock in the current
+folder and tcp!127.0.0.1!5641.`
+
+// service is the port of a TCP address that has none.
+const service = "5641"
+
+type server struct {
+	host, files string
+	addrs       []string
+	images      int
+	open        bool
+}
+
+func serveCommand() *command.Command {
+	var c server
+	return &command.Command{
+		Name: "vdisk serve", Usage: "[-h address] [-a address]... [--files folder]", Doc: serveDoc,
+		Flags: func(fs *pflag.FlagSet) {
+			hostFlag(fs, &c.host)
+			fs.StringArrayVarP(&c.addrs, "addr", "a", nil, "`address` to announce; may be given again")
+			fs.StringVar(&c.files, "files", "", "`folder` to serve as /files")
+			fs.IntVar(&c.images, "images", 0, "how many disks are kept open; 0 means 32")
+			fs.BoolVar(&c.open, "open", false, "allow addresses that other machines can reach; there is no authentication")
+		},
+		Run: c.run,
+	}
+}
+
+func (c *server) run(ctx context.Context, io command.IO) error {
+	if len(io.Args) != 0 {
+		return command.ErrUsage
+	}
+	if len(c.addrs) == 0 {
+		c.addrs = []string{"unix!vdisk.sock", "tcp!127.0.0.1!" + service}
+	}
+	archive, err := dialArchive(ctx, c.host)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	tree, err := vdisk.NewTree(archive, vdisk.TreeConfig{Files: c.files, Images: c.images})
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+
+	var lns []net.Listener
+	defer func() {
+		for _, ln := range lns {
+			ln.Close()
+		}
+	}()
+	for _, addr := range c.addrs {
+		ln, err := netaddr.Config{Open: c.open}.Listen(ctx, addr, service)
+		if err != nil {
+			return err
+		}
+		lns = append(lns, ln)
+		fmt.Fprintln(io.Stdout, announced(ln.Addr()))
+	}
+	srv := ninep.NewServer(tree, ninep.Config{Log: slog.New(slog.NewTextHandler(io.Stderr, nil))})
+	group, ctx := errgroup.WithContext(ctx)
+	for _, ln := range lns {
+		group.Go(func() error { return srv.Serve(ctx, ln) })
+	}
+	return group.Wait()
+}
+
+// announced returns an address as it is dialled.
+func announced(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "unix!" + a.String()
+	}
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return a.Network() + "!" + host + "!" + port
+}
