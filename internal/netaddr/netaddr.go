@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -67,7 +68,7 @@ func parse(addr, service string) (string, string, error) {
 	if _, err := os.Stat(addr); err == nil {
 		return unix(addr)
 	}
-	if !strings.Contains(addr, ":") || net.ParseIP(addr) != nil {
+	if !strings.Contains(addr, ":") || isIP(addr) {
 		return tcp(addr, service)
 	}
 	host, port, err := net.SplitHostPort(addr)
@@ -95,7 +96,7 @@ func tcp(host, service string) (string, string, error) {
 	switch {
 	case host == "":
 		return "", "", errors.New("no host")
-	case strings.ContainsAny(host, "!/ \t\n\x00"):
+	case strings.ContainsAny(host, "!/[] \t\n\x00"), strings.Contains(host, ":") && !isIP(host):
 		return "", "", fmt.Errorf("bad host %q", host)
 	case host == "*":
 		host = ""
@@ -105,6 +106,12 @@ func tcp(host, service string) (string, string, error) {
 		return "", "", err
 	}
 	return "tcp", net.JoinHostPort(host, strconv.Itoa(port)), nil
+}
+
+// isIP tells whether host is an address in numbers.
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 // portOf reads a port: a built-in name, a number as C writes it, a name that

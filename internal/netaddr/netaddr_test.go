@@ -47,6 +47,9 @@ func TestParse(t *testing.T) {
 		{"tcp!host!70000", "", "", `unknown service "70000"`},
 		{"tcp!!7", "", "", "no host"},
 		{"a:b:c", "", "", "too many colons"},
+		{"tcp!a:b!7", "", "", "bad host"},
+		{"tcp![::1]!7", "", "", "bad host"},
+		{"[", "", "", "bad host"},
 		{"host:", "", "", `unknown service ""`},
 		{"nodir/sock", "", "", "bad host"},
 		{"unix!", "", "", "bad socket name"},
@@ -128,4 +131,25 @@ func TestStaleSocket(t *testing.T) {
 	if b, err := os.ReadFile(path); err != nil || string(b) != "x" {
 		t.Errorf("the file holds %q, %v", b, err)
 	}
+}
+
+// FuzzParse reads any text. What is taken has a network and an address that
+// package net can split.
+func FuzzParse(f *testing.F) {
+	for _, addr := range []string{"tcp!h!1", "tcp!*", "h:1", "[::1]:9fs", "unix!/x", "/x", "a!b!c!d", "0x10", "::"} {
+		f.Add(addr)
+	}
+	f.Fuzz(func(t *testing.T, addr string) {
+		network, address, err := netaddr.Parse(addr, "venti")
+		switch {
+		case err != nil:
+		case network == "unix" && address != "":
+		case network == "tcp":
+			if _, _, err := net.SplitHostPort(address); err != nil {
+				t.Errorf("%q: %v", addr, err)
+			}
+		default:
+			t.Errorf("%q: %q %q", addr, network, address)
+		}
+	})
 }
