@@ -44,7 +44,7 @@ type Client struct {
 	room    *semaphore.Weighted // of maxQueued
 	done    chan struct{}       // closed when the client is broken or closed
 	wake    chan struct{}       // tells the writer that out is not empty
-	calls   [maxCalls + 1]call  // by tag; calls[0] is not used
+	calls   [maxCalls + 1]call  // by tag; calls[0] is not used; see call for who owns which
 
 	in      *frameReader // owned by the reader
 	workers sync.WaitGroup
