@@ -10,7 +10,9 @@
 //	overflow, err := ix.Update(ctx, entries)
 //
 // bucket.go has the layout of a bucket, section.go of a section, table.go of
-// the description of the whole.
+// the description of the whole. update.go writes entries, recover.go makes
+// good what a crash did, check.go compares an index with its arenas, and
+// parts.go opens what a configuration names.
 //
 // # Crashes
 //

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -252,11 +253,15 @@ func readTables(name string, sections []*Section) (t *table, same bool, err erro
 	return t, same, nil
 }
 
-// readTable reads the table of s.
+// readTable reads the table of s, which is much shorter than its room.
 func (s *Section) readTable() (*table, error) {
-	text := make([]byte, s.TableSize())
-	if err := readFull(s.file, text, s.tableBase()); err != nil {
-		return nil, fmt.Errorf("read index table: %w", err)
+	var text []byte
+	for size := s.TableSize(); len(text) < size && bytes.IndexByte(text, 0) < 0; {
+		n := len(text)
+		text = append(text, make([]byte, min(32<<10, size-n))...)
+		if err := readFull(s.file, text[n:], s.tableBase()+int64(n)); err != nil {
+			return nil, fmt.Errorf("read index table: %w", err)
+		}
 	}
 	return unpackTable(text)
 }

@@ -337,7 +337,7 @@ func TestRecover(t *testing.T) {
 		// Overflowed entries are in no bucket before and after.
 		in := slices.DeleteFunc(slices.Clone(all), func(e index.Entry) bool { return slices.Contains(lost, e) })
 		torn := 0
-		for try := range 40 {
+		for try := range 25 {
 			crashed := make([]*memFile, len(files))
 			for i, f := range files {
 				crashed[i] = &memFile{data: bytes.Clone(f.data)}

@@ -299,7 +299,7 @@ func (s *Section) bucketError(bucket uint32, err error) error {
 
 // zero writes zeros to the bytes of file from lo up to hi.
 func zero(ctx context.Context, file disk.File, lo, hi int64) error {
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(1<<20, hi-lo))
 	for off := lo; off < hi; off += int64(len(buf)) {
 		if err := ctx.Err(); err != nil {
 			return err
