@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -392,6 +393,7 @@ type File struct {
 	qid   Qid
 	name  string
 	chunk int // bytes of one read or write
+	gone  atomic.Bool
 }
 
 // Attach returns the root of the tree aname.
@@ -417,14 +419,14 @@ func (f *File) Qid() Qid { return f.qid }
 func (f *File) Walk(ctx context.Context, names ...string) (*File, error) {
 	g := &File{c: f.c, fid: f.c.NewFid(), qid: f.qid, name: f.name}
 	from := f.fid
-	for left := names; from == f.fid || len(left) > 0; {
+	for left := names; from != g.fid || len(left) > 0; {
 		n := min(len(left), MaxNames)
 		rep, err := f.c.Call(ctx, &Fcall{Type: Twalk, Fid: from, Newfid: g.fid, Names: left[:n]})
 		if err == nil && len(rep.Qids) < n {
 			err = ErrNotExist
 		}
 		if err != nil {
-			if from == f.fid {
+			if from != g.fid {
 				f.c.FreeFid(g.fid)
 			} else {
 				g.Close(context.WithoutCancel(ctx))
@@ -810,6 +812,9 @@ func (f *File) Remove(ctx context.Context) error { return f.end(ctx, Tremove, "r
 func (f *File) Close(ctx context.Context) error { return f.end(ctx, Tclunk, "clunk") }
 
 func (f *File) end(ctx context.Context, t Type, what string) error {
+	if f.gone.Swap(true) {
+		return fmt.Errorf("%s %s: %w", what, f.name, ErrFid)
+	}
 	_, err := f.c.Call(context.WithoutCancel(ctx), &Fcall{Type: t, Fid: f.fid})
 	f.c.FreeFid(f.fid)
 	if err != nil {

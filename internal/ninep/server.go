@@ -243,6 +243,9 @@ func (c *conn) readLoop() error {
 		}
 		r := c.newRequest(frame)
 		err = r.f.Unpack(frame.b, c.dialect)
+		if err == nil && r.f.Type%2 != 0 {
+			err = fmt.Errorf("a reply, type %d: %w", r.f.Type, ErrBotch)
+		}
 		switch {
 		case err != nil:
 			c.srv.cfg.Log.Info("9p message", "err", err)
