@@ -1,7 +1,6 @@
 package partition_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -477,29 +476,49 @@ func (f failAfter) ReadAt(p []byte, off int64) (int, error) {
 	return f.ReaderAt.ReadAt(p, off)
 }
 
+// FuzzRead alters sectors of a disk's table. Each four bytes of edits are the
+// index of a sector, an offset and a byte to put there; how chooses the disk and
+// whether the checksums of its tables are computed again.
 func FuzzRead(f *testing.F) {
-	// Only the sectors that matter are kept: the first 40 and the last 34.
-	const head, tail = 40 * 512, 34 * 512
-	seed := func(size int64, make func(*disk)) {
-		d := newDisk(size)
-		make(d)
-		b := bytes.Repeat([]byte{0}, head+tail)
-		d.ReadAt(b[:head], 0)
-		d.ReadAt(b[head:], max(0, size-tail))
-		f.Add(b, uint32(size))
+	type base struct {
+		make    func(*disk)
+		sector  int
+		sectors []int64 // of 512 bytes
 	}
-	seed(mib, func(d *disk) { d.both(512, part{1, 40, 100, "a"}, part{2, 101, 110, "b"}) })
-	seed(mib, func(d *disk) { d.both(4096, part{1, 10, 20, "a"}) })
-	seed(mib, func(d *disk) {
-		d.record(0, entry{0, 0x83, 2, 3}, entry{0, 0x05, 5, 100})
-		d.record(5, entry{0, 0x83, 1, 2}, entry{0, 0x05, 4, 10})
-		d.record(9, entry{0, 0x83, 1, 2})
-	})
-	f.Fuzz(func(t *testing.T, b []byte, size uint32) {
-		d := newDisk(int64(size))
-		n := min(len(b), head)
-		d.write(0, b[:n])
-		d.write(max(0, d.size-tail)/512*512, b[n:])
-		cut(t, d, d.size)
+	const size = mib + 300
+	bases := []base{
+		{func(d *disk) { d.both(512, part{1, 40, 100, "a"}, part{2, 101, 110, "b"}) }, 512, []int64{0, 1, 2, 2047, 2015}},
+		{func(d *disk) { d.both(4096, part{1, 10, 20, "a"}) }, 4096, []int64{0, 8, 16, 2040, 2008}},
+		{func(d *disk) {
+			d.record(0, entry{0, 0x83, 2, 3}, entry{0, 0x05, 5, 100})
+			d.record(5, entry{0, 0x83, 1, 2}, entry{0, 0x05, 4, 10})
+			d.record(9, entry{0, 0x83, 1, 2})
+		}, 0, []int64{0, 5, 9, 10}},
+	}
+	for i := range bases {
+		f.Add(uint8(i), []byte{})
+		f.Add(uint8(i+4), []byte{0, 1, 0xc2, 0x83, 2, 0, 32, 50, 4, 0, 40, 0xff})
+	}
+	f.Fuzz(func(t *testing.T, how uint8, edits []byte) {
+		b := bases[int(how&3)%len(bases)]
+		d := newDisk(size)
+		b.make(d)
+		for ; len(edits) >= 4; edits = edits[4:] {
+			off := int64(binary.BigEndian.Uint16(edits[1:])) % 512
+			d.write(b.sectors[int(edits[0])%len(b.sectors)]*512+off, edits[3:4])
+		}
+		if how&4 != 0 && b.sector > 0 {
+			for _, at := range []int64{b.sectors[1] * 512, b.sectors[3] * 512} {
+				h := make([]byte, b.sector)
+				d.ReadAt(h, at)
+				array := make([]byte, min(1<<20, binary.LittleEndian.Uint32(h[80:])*binary.LittleEndian.Uint32(h[84:])))
+				d.ReadAt(array, int64(binary.LittleEndian.Uint64(h[72:]))*int64(b.sector))
+				binary.LittleEndian.PutUint32(h[88:], crc32.ChecksumIEEE(array))
+				clear(h[16:20])
+				binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h[:min(len(h), int(binary.LittleEndian.Uint32(h[12:])))]))
+				d.write(at, h)
+			}
+		}
+		cut(t, d, size)
 	})
 }

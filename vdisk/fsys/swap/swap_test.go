@@ -157,22 +157,25 @@ func TestMkswap(t *testing.T) {
 	}
 }
 
+// FuzzProbe reads an area made of a header, a magic at the end of a page of
+// 4 KiB<<page, and a length.
 func FuzzProbe(f *testing.F) {
-	f.Add(area{page: 4096, pages: 2, version: 1}.bytes(), uint32(8192))
-	f.Add(area{page: 8192, pages: 1, version: 1, magic: "S1SUSPEND\x00"}.bytes(), uint32(8192))
-	f.Add(area{page: 4096, pages: 1 << 31, version: 1, size: 4096, order: binary.BigEndian}.bytes(), uint32(1<<31))
-	f.Fuzz(func(t *testing.T, b []byte, size uint32) {
-		data := make([]byte, max(len(b), maxPage))
-		copy(data, b)
+	header := func(a area) []byte { return a.bytes()[1024:1068] }
+	f.Add(header(area{page: 4096, pages: 2, version: 1}), []byte("SWAPSPACE2"), uint8(0), uint32(8192))
+	f.Add(header(area{page: 4096, pages: 1, version: 1}), []byte("S1SUSPEND\x00"), uint8(2), uint32(1<<20))
+	f.Add(header(area{page: 4096, pages: 9, version: 1, order: binary.BigEndian}), []byte("SWAPSPACE2"), uint8(4), uint32(1<<20))
+	f.Add(header(area{page: 4096, pages: 9, version: 2}), []byte("SWAP-SPACE"), uint8(1), uint32(65536))
+	data := make([]byte, 1<<20)
+	f.Fuzz(func(t *testing.T, header, magic []byte, page uint8, size uint32) {
+		clear(data[:64<<10])
+		copy(data[1024:], header[:min(len(header), 44)])
+		copy(data[4096<<(page%5)-10:], magic[:min(len(magic), 10)])
 		fs, err := swap.Probe(bytes.NewReader(data), int64(min(size, uint32(len(data)))))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if fs == nil {
-			return
+		if fs != nil {
+			free(t, fs)
 		}
-		free(t, fs)
 	})
 }
-
-const maxPage = 64 << 10
