@@ -246,8 +246,8 @@ func checkCounts(t testing.TB, res *Result) {
 		if r.Free+r.Zero > r.Allocated || r.Allocated > r.Size || r.New+r.Shared > r.Size {
 			t.Errorf("counts of %s do not add up: %+v", r.Name, r)
 		}
-		if full := r.Allocated - r.Free - r.Zero; full < r.New+r.Shared {
-			t.Errorf("counts of %s: %d bytes in blocks, of at most %d", r.Name, r.New+r.Shared, full)
+		if sum := r.Free + r.Zero + r.New + r.Shared; sum < r.Allocated || sum > r.Allocated+maxDSize {
+			t.Errorf("counts of %s: %+v are %d bytes", r.Name, r, sum)
 		}
 		sum.add(r.Counts)
 	}

@@ -37,7 +37,7 @@ type Result struct {
 	Layout  *Layout        `json:"layout"`
 	Regions []RegionCounts `json:"regions"`
 	Total   Counts         `json:"total"`
-	Blocks  int64          `json:"blocks"` // sent, of all kinds
+	Blocks  int64          `json:"blocks"` // of data and pointers that were sent
 	Seconds float64        `json:"seconds"`
 }
 
@@ -47,14 +47,14 @@ type RegionCounts struct {
 	Counts
 }
 
-// Counts say where the bytes of a disk, or of a region, went. Size is the
-// sum of what is not allocated, Free, Zero, and the blocks that Shared and
-// New count (as they are stored, that is, without zeros at their ends).
+// Counts say where the bytes of a disk, or of a region, went: Size is the sum
+// of the holes of the file, Free, Zero, Shared and New. (A block that is partly
+// a hole counts as what it is stored as.)
 type Counts struct {
 	Size      int64 `json:"size"`
 	Allocated int64 `json:"allocated"` // not holes of the file
 	Free      int64 `json:"free"`      // allocated, but left out since free
-	Zero      int64 `json:"zero"`      // allocated, but only zeros
+	Zero      int64 `json:"zero"`      // zeros, in blocks or at their ends, which are not stored
 	Shared    int64 `json:"shared"`    // in blocks that the store had
 	New       int64 `json:"new"`       // in blocks that were sent
 
@@ -209,11 +209,10 @@ func (im *importer) store(ctx context.Context, src io.ReaderAt, size int64, cfg 
 		return nil
 	}
 	l := stats.Leaves
-	// Blocks that are partly holes or partly free count for what they are, so
-	// the difference may be a little less than nothing.
-	c.Zero = max(0, l.Zero.Bytes-(c.Size-c.Allocated)-c.Free)
 	c.Shared, c.SharedBlocks = l.Base.Bytes+l.Shared.Bytes, l.Base.Blocks+l.Shared.Blocks
 	c.New, c.NewBlocks = l.Sent.Bytes, l.Sent.Blocks
+	// Less than nothing is left where a block is partly a hole.
+	c.Zero = max(0, c.Allocated-c.Free-c.Shared-c.New)
 	return nil
 }
 

@@ -99,10 +99,14 @@ func (c *importer) open(ctx context.Context, io command.IO) (*vdisk.Disk, error)
 
 // writeResult writes the table of what became of each region.
 func writeResult(w io.Writer, res *vdisk.Result) {
+	width := len("region")
+	for _, r := range res.Regions {
+		width = max(width, len(r.Name))
+	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "region\tsize\tin file\tfree\tzero\tshared\tnew\t")
+	fmt.Fprintf(t, "%-*s\tsize\tin file\tfree\tzero\tshared\tnew\t\n", width, "region")
 	row := func(name string, c vdisk.Counts) {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name,
+		fmt.Fprintf(t, "%-*s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", width, name,
 			bytesText(c.Size), bytesText(c.Allocated), bytesText(c.Free), bytesText(c.Zero), bytesText(c.Shared), bytesText(c.New))
 	}
 	for _, r := range res.Regions {

@@ -87,7 +87,7 @@ func TestCommands(t *testing.T) {
 		t.Fatalf("import prints %q", out)
 	}
 	score := strings.TrimSpace(out)
-	for _, s := range []string{"region", "disk  293 KiB", "total", "blocks sent"} {
+	for _, s := range []string{"region", "disk    293 KiB  293 KiB", "total", "blocks sent"} {
 		if !strings.Contains(msg, s) {
 			t.Errorf("messages of import: no %q in\n%s", s, msg)
 		}
