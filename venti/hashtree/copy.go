@@ -212,15 +212,15 @@ func (n *visit) patch(below []outcome) (data []byte, lost int64) {
 		copy(data[off:], now.score[:])
 	}
 	for i := range below {
-		child := &n.children[i]
+		child, ok := n.child(i)
 		switch {
-		case child.Type == venti.CorruptType:
+		case !ok, child.Type == venti.CorruptType:
 		case n.Type == venti.RootType:
 			set(rootScoreOffset, child.Score, below[i])
 		case n.Type == venti.DirType:
-			set(child.Slot*venti.EntrySize+entryScoreOffset, child.Score, below[i])
+			set(i*venti.EntrySize+entryScoreOffset, child.Score, below[i])
 		default:
-			set(child.Slot*venti.ScoreSize, child.Score, below[i])
+			set(i*venti.ScoreSize, child.Score, below[i])
 		}
 	}
 	if n.Type == venti.RootType && !isHole(n.before) {

@@ -35,8 +35,7 @@ type dumper struct {
 	bad int
 }
 
-// printf writes a line; the writer keeps its first error, and the caller of
-// dump sees it when it flushes.
+// printf writes a line. The writer keeps its first error.
 func (d *dumper) printf(indent int, format string, args ...any) {
 	fmt.Fprintf(d.w, "%s"+format+"\n", append([]any{strings.Repeat(" ", 4*indent)}, args...)...)
 }
@@ -44,6 +43,9 @@ func (d *dumper) printf(indent int, format string, args ...any) {
 func (d *dumper) dump(ctx context.Context, indent int, s venti.Score, t venti.Type) error {
 	if indent > 2*maxNesting {
 		return fmt.Errorf("block %v: too deep", s)
+	}
+	if _, err := d.w.Write(nil); err != nil {
+		return err // of an earlier write
 	}
 	n, err := d.br.ReadBlock(ctx, s, t, d.buf)
 	if err != nil {
@@ -59,8 +61,7 @@ func (d *dumper) dump(ctx context.Context, indent int, s venti.Score, t venti.Ty
 		for row := d.buf[:n]; len(row) > 0; row = row[min(16, len(row)):] {
 			d.printf(indent+1, " % x", row[:min(16, len(row))])
 		}
-		_, err := d.w.Write(nil)
-		return err // of this or an earlier write
+		return nil
 	}
 	data := append([]byte(nil), d.buf[:n]...)
 	switch {
@@ -75,8 +76,8 @@ func (d *dumper) dump(ctx context.Context, indent int, s venti.Score, t venti.Ty
 		return d.dump(ctx, indent+1, r.Score, venti.DirType)
 	case t == venti.DirType:
 		d.printf(indent, "%v dir n=%d", s, n)
-		for i, p := range entries(data) {
-			e, err := venti.UnpackEntry(p)
+		for i := range (n + venti.EntrySize - 1) / venti.EntrySize {
+			e, err := entryAt(data, i)
 			if err != nil {
 				d.bad++
 				d.printf(indent+1, "%d: %v", i, err)

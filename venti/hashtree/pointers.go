@@ -16,7 +16,8 @@ type pointers struct {
 	br   venti.BlockReader
 	e    venti.Entry
 	sh   shape
-	keep int // how many pointer blocks
+	keep int       // how many pointer blocks
+	bufs sync.Pool // of *[]byte, PSize long
 
 	mu    sync.Mutex // guards the fields below
 	known map[place]*list.Element
@@ -39,12 +40,17 @@ type node struct {
 }
 
 func newPointers(br venti.BlockReader, e venti.Entry, cacheBytes int) *pointers {
-	return &pointers{
+	p := &pointers{
 		br: br, e: e, sh: newShape(e.PSize, e.DSize, e.Dir()),
-		// A path from the top must stay while two callers go down two others.
+		// Paths from the top must stay while callers go down others.
 		keep:  max(cacheBytes/e.PSize, 4*venti.MaxDepth),
 		known: make(map[place]*list.Element), order: list.New(),
 	}
+	p.bufs.New = func() any {
+		b := make([]byte, e.PSize)
+		return &b
+	}
+	return p
 }
 
 // score returns the score of the block at a place, which is a hole's when
@@ -151,8 +157,9 @@ func (p *pointers) wait(ctx context.Context, n *node) (scores []byte, err error,
 func (p *pointers) fetch(ctx context.Context, n *node, s venti.Score) {
 	defer close(n.done)
 	t := p.sh.typ(n.at.level)
-	buf := make([]byte, p.e.PSize)
-	got, err := p.br.ReadBlock(ctx, s, t, buf)
+	buf := p.bufs.Get().(*[]byte)
+	defer p.bufs.Put(buf)
+	got, err := p.br.ReadBlock(ctx, s, t, *buf)
 	if err != nil {
 		n.err = fmt.Errorf("read pointer block %v of type %v: %w", s, t, err)
 		p.mu.Lock()
@@ -163,10 +170,7 @@ func (p *pointers) fetch(ctx context.Context, n *node, s venti.Score) {
 		p.mu.Unlock()
 		return
 	}
-	n.scores = buf[: got-got%venti.ScoreSize : got]
-	if got < len(buf)/2 {
-		n.scores = append([]byte(nil), n.scores...)
-	}
+	n.scores = append([]byte(nil), (*buf)[:got-got%venti.ScoreSize]...)
 }
 
 func isContextError(err error) bool {

@@ -544,40 +544,105 @@ func TestDirectory(t *testing.T) {
 }
 
 // TestFaults fails every operation of a write once: it ends with the error,
-// and no block that was stored points at one that was not.
+// and no block was stored before one that it names.
 func TestFaults(t *testing.T) {
-	data := random(7, 13*13*256+5000)
-	errFault := errors.New("fault")
-	for _, probe := range []bool{false, true} {
-		n := int64(1)
+	data := random(7, 13*13*256+300)
+	base := file(t, ventitest.NewMemory(), data[:10_000])
+	for _, tc := range []struct {
+		name string
+		wrap func(venti.Store) venti.Store
+		cfg  hashtree.Config
+	}{
+		{"probing", func(st venti.Store) venti.Store { return st }, tiny},
+		{"not probing", func(st venti.Store) venti.Store { return noProbe{st} }, tiny},
+		{"with a base", func(st venti.Store) venti.Store { return st }, hashtree.Config{PSize: 260, DSize: 256, Base: &base}},
+	} {
+		want, _, err := hashtree.Write(t.Context(), ventitest.NewMemory(), bytes.NewReader(data), int64(len(data)), tiny)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, lost := int64(0), 0
 		for ; ; n++ {
-			mem := ventitest.NewMemory()
-			faulty := ventitest.NewFaulty(mem, func(op ventitest.Op) error {
-				if op.N == n {
-					return errFault
+			st := tc.wrap(ventitest.NewFaulty(ordered{ventitest.NewMemory(), t}, ventitest.FailNth(n)))
+			got, _, err := hashtree.Write(t.Context(), st, bytes.NewReader(data), int64(len(data)), tc.cfg)
+			if err == nil && got != want {
+				t.Fatalf("%s: op %d: got %+v, want %+v", tc.name, n, got, want)
+			}
+			if err != nil && !errors.Is(err, ventitest.ErrFault) {
+				t.Fatalf("%s: op %d: %v", tc.name, n, err)
+			}
+			st = tc.wrap(ventitest.NewFaulty(ordered{ventitest.NewMemory(), t}, ventitest.FailNth(n)))
+			w, err2 := hashtree.NewWriter(t.Context(), st, tc.cfg)
+			if err2 != nil {
+				t.Fatal(err2)
+			}
+			_, err2 = w.Write(data)
+			got, _, err3 := w.Close()
+			if err2 != nil && err3 != err2 {
+				t.Fatalf("%s: op %d: Write failed with %v, Close with %v", tc.name, n, err2, err3)
+			}
+			if err3 != nil && !errors.Is(err3, ventitest.ErrFault) {
+				t.Fatalf("%s: op %d: Close: %v", tc.name, n, err3)
+			}
+			if err3 == nil && got != want {
+				t.Fatalf("%s: op %d: Writer: got %+v, want %+v", tc.name, n, got, want)
+			}
+			if err == nil && err3 == nil {
+				// A read of the base that fails is no error.
+				if lost++; tc.cfg.Base == nil || lost > 50 {
+					break
 				}
-				return nil
-			})
-			var st venti.Store = faulty
-			if !probe {
-				st = noProbe{faulty}
-			}
-			_, _, err := hashtree.Write(t.Context(), st, bytes.NewReader(data), int64(len(data)), tiny)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, errFault) {
-				t.Fatalf("op %d: %v", n, err)
-			}
-			w, _ := hashtree.NewWriter(t.Context(), ventitest.NewFaulty(mem, ventitest.FailNth(n)), tiny)
-			_, werr := w.Write(data)
-			if _, _, err := w.Close(); werr != nil && err == nil {
-				t.Fatalf("op %d: Write failed with %v but Close did not", n, werr)
 			}
 		}
-		if n < 200 {
-			t.Errorf("only %d operations", n)
+		if n < 150 {
+			t.Errorf("%s: only %d operations", tc.name, n)
 		}
+	}
+}
+
+// TestReadFaults fails every operation of a read once.
+func TestReadFaults(t *testing.T) {
+	mem := ventitest.NewMemory()
+	data := random(7, 13*13*256+300)
+	e := file(t, mem, data)
+	for n := int64(0); ; n++ {
+		st := ventitest.NewFaulty(mem, ventitest.FailNth(n))
+		r, err := hashtree.NewReader(st, e, hashtree.ReaderConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.Export(t.Context(), &memFile{data: make([]byte, len(data))}, nil)
+		if err == nil {
+			if n < 150 {
+				t.Errorf("only %d operations", n)
+			}
+			break
+		}
+		if !errors.Is(err, ventitest.ErrFault) {
+			t.Fatalf("op %d: Export: %v", n, err)
+		}
+		// The failure is not remembered.
+		got := make([]byte, len(data))
+		if _, err := r.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("op %d: ReadAt after the fault: %v", n, err)
+		}
+		r, err = hashtree.NewReader(ventitest.NewFaulty(mem, ventitest.FailNth(n)), e, hashtree.ReaderConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Stream(t.Context(), io.Discard); !errors.Is(err, ventitest.ErrFault) {
+			t.Fatalf("op %d: Stream: %v", n, err)
+		}
+	}
+	r, err := hashtree.NewReader(mem, e, hashtree.ReaderConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Stream(t.Context(), failWriter{}); !errors.Is(err, errWrite) {
+		t.Errorf("Stream to a full disk: %v", err)
+	}
+	if _, err := r.Export(t.Context(), failWriter{}, nil); !errors.Is(err, errWrite) {
+		t.Errorf("Export to a full disk: %v", err)
 	}
 }
 

@@ -119,8 +119,8 @@ type walker struct {
 // A visit is a block on the way.
 type visit struct {
 	Block
-	children []visit // what Data names; of a root, its directory
-	buf      *[]byte // holds Data of a leaf; goes back to the pool
+	slots int     // pointers or entries in Data; of a root one, its directory
+	buf   *[]byte // holds Data of a leaf; goes back to the pool
 
 	// Of a root, the one before it.
 	before venti.Score
@@ -246,81 +246,85 @@ func (w *walker) open(ctx context.Context, n *visit) (out outcome, done bool, er
 
 // finish walks what is below an open block, and leaves it.
 func (w *walker) finish(ctx context.Context, n *visit) (outcome, error) {
-	var below []outcome
-	if len(n.children) > 0 {
-		below = make([]outcome, len(n.children))
-		g, ctx := errgroup.WithContext(ctx)
-		for i := range n.children {
-			child := func() (err error) {
-				below[i], err = w.walk(ctx, &n.children[i])
+	if n.slots == 0 {
+		return w.leave(ctx, n, nil)
+	}
+	below := make([]outcome, n.slots)
+	g, gctx := errgroup.WithContext(ctx)
+	for i := range n.slots {
+		child, ok := n.child(i)
+		if !ok {
+			continue
+		}
+		select {
+		case w.slots <- struct{}{}:
+			g.Go(func() (err error) {
+				defer func() { <-w.slots }()
+				below[i], err = w.walk(gctx, &child)
 				return err
-			}
-			select {
-			case w.slots <- struct{}{}:
-				g.Go(func() error {
-					defer func() { <-w.slots }()
-					return child()
-				})
-				continue
-			default:
-			}
-			if err := child(); err != nil {
-				g.Go(func() error { return err }) // stops the others
-				break
-			}
+			})
+			continue
+		default:
 		}
-		if err := g.Wait(); err != nil {
-			return outcome{}, err
+		var err error
+		if below[i], err = w.walk(gctx, &child); err != nil {
+			g.Go(func() error { return err }) // stops the others
+			break
 		}
+	}
+	if err := g.Wait(); err != nil {
+		return outcome{}, err
 	}
 	return w.leave(ctx, n, below)
 }
 
-// parse sets what n's data names.
+// parse finds out what n's data holds.
 func (n *visit) parse() error {
-	child := func(slot int, s venti.Score, t venti.Type) *visit {
-		n.children = append(n.children, visit{Block: Block{Score: s, Type: t, Depth: n.Depth + 1, Slot: slot}})
-		return &n.children[len(n.children)-1]
-	}
 	switch {
 	case n.Type == venti.RootType:
 		r, err := venti.UnpackRoot(n.Data)
 		if err != nil {
 			return fmt.Errorf("block %v: %w", n.Score, err)
 		}
-		n.before = r.Prev
-		child(0, r.Score, venti.DirType)
+		n.slots, n.before = 1, r.Prev
 	case n.Type == venti.DirType:
-		for i, p := range entries(n.Data) {
-			e, err := venti.UnpackEntry(p)
-			if err != nil {
-				child(i, venti.Score{}, venti.CorruptType).Err =
-					fmt.Errorf("entry %d of block %v: %w", i, n.Score, err)
-			} else if e.Active() {
-				child(i, e.Score, e.Type()).Entry = &e
-			}
-		}
+		// Truncation may have cut the last entry short.
+		n.slots = (len(n.Data) + venti.EntrySize - 1) / venti.EntrySize
 	case n.Type.IsPointer():
-		for i := range len(n.Data) / venti.ScoreSize {
-			child(i, scoreAt(n.Data, i), n.Type-1)
-		}
+		n.slots = len(n.Data) / venti.ScoreSize
 	}
 	return nil
 }
 
-// entries cuts a directory block into entries. Truncation may have cut the
-// last one short.
-func entries(data []byte) [][]byte {
-	var all [][]byte
-	for ; len(data) >= venti.EntrySize; data = data[venti.EntrySize:] {
-		all = append(all, data[:venti.EntrySize])
+// child returns what the i-th slot of a parsed block names. ok is false for
+// an entry that is not in use.
+func (n *visit) child(i int) (child visit, ok bool) {
+	child.Depth, child.Slot = n.Depth+1, i
+	switch {
+	case n.Type == venti.RootType:
+		child.Score, child.Type = venti.Score(n.Data[rootScoreOffset:]), venti.DirType
+	case n.Type == venti.DirType:
+		e, err := entryAt(n.Data, i)
+		if err != nil {
+			child.Type, child.Err = venti.CorruptType, fmt.Errorf("entry %d of block %v: %w", i, n.Score, err)
+			return child, true
+		}
+		if !e.Active() {
+			return child, false
+		}
+		child.Score, child.Type, child.Entry = e.Score, e.Type(), &e
+	default:
+		child.Score, child.Type = scoreAt(n.Data, i), n.Type-1
 	}
-	if len(data) > 0 {
-		var p [venti.EntrySize]byte
-		copy(p[:], data)
-		all = append(all, p[:])
-	}
-	return all
+	return child, true
+}
+
+// entryAt returns the i-th entry of a directory block as it is stored, where
+// truncation may have cut it short.
+func entryAt(data []byte, i int) (venti.Entry, error) {
+	var b [venti.EntrySize]byte
+	copy(b[:], data[i*venti.EntrySize:])
+	return venti.UnpackEntry(b[:])
 }
 
 // seen remembers pointer and directory blocks that were visited, or are

@@ -27,6 +27,11 @@ func (o ordered) WriteBlock(ctx context.Context, typ venti.Type, data []byte) (v
 	return o.Memory.WriteBlock(ctx, typ, data)
 }
 
+func (o ordered) WriteScored(ctx context.Context, s venti.Score, typ venti.Type, data []byte) error {
+	o.check(typ, data)
+	return o.Memory.WriteScored(ctx, s, typ, data)
+}
+
 func (o ordered) check(typ venti.Type, data []byte) {
 	need := func(s venti.Score, t venti.Type) {
 		if s.IsZero() {
@@ -198,40 +203,51 @@ func TestWalk(t *testing.T) {
 	}
 }
 
+// A kept is a block that a test takes from a store for a while.
+type kept struct {
+	score venti.Score
+	typ   venti.Type
+}
+
+// blocksOf counts how often a plain walk meets each block, and keeps them.
+func blocksOf(t testing.TB, st *ventitest.Memory, top venti.Score) (met map[kept]int64, data map[kept][]byte) {
+	t.Helper()
+	met, data = make(map[kept]int64), make(map[kept][]byte)
+	err := hashtree.Walk(t.Context(), st, top, venti.RootType, hashtree.WalkConfig{}, func(b *hashtree.Block) error {
+		met[kept{b.Score, b.Type}]++
+		data[kept{b.Score, b.Type}] = bytes.Clone(b.Data)
+		return b.Err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return met, data
+}
+
 // TestWalkDamage removes each block in turn: the walk says which is missing
 // and goes on with the others.
 func TestWalkDamage(t *testing.T) {
-	_, top := archive(t, ventitest.NewMemory())
-	type block struct {
-		s venti.Score
-		t venti.Type
-	}
-	var blocks []block
 	st := ventitest.NewMemory()
-	archive(t, st)
-	hashtree.Walk(t.Context(), st, top, venti.RootType, hashtree.WalkConfig{}, func(b *hashtree.Block) error {
-		blocks = append(blocks, block{b.Score, b.Type})
-		return nil
-	})
-	for _, gone := range blocks {
-		st := ventitest.NewMemory()
-		archive(t, st)
-		st.Remove(gone.s, gone.t)
+	_, top := archive(t, st)
+	met, data := blocksOf(t, st, top)
+	for gone, n := range met {
+		st.Remove(gone.score, gone.typ)
 		for _, after := range []bool{false, true} {
-			missed := 0
+			missed := int64(0)
 			err := hashtree.Walk(t.Context(), st, top, venti.RootType, hashtree.WalkConfig{After: after}, func(b *hashtree.Block) error {
 				if b.Err != nil {
-					if b.Score != gone.s || !errors.Is(b.Err, venti.ErrNotFound) {
-						t.Errorf("without %v: block %v: %v", gone.s, b.Score, b.Err)
+					if b.Score != gone.score || !errors.Is(b.Err, venti.ErrNotFound) {
+						t.Errorf("without %v: block %v: %v", gone.score, b.Score, b.Err)
 					}
 					missed++
 				}
 				return nil
 			})
-			if err != nil || missed == 0 {
-				t.Errorf("without %v: %v, missed %d times", gone.s, err, missed)
+			if err != nil || missed != n {
+				t.Errorf("without %v: %v, missed %d times, want %d", gone.score, err, missed, n)
 			}
 		}
+		store(t, st, gone.typ, data[gone])
 	}
 }
 
@@ -273,7 +289,7 @@ func TestWalkLongChain(t *testing.T) {
 	st := ventitest.NewMemory()
 	dir := directory(t, st, file(t, st, []byte("x")))
 	var top venti.Score
-	const n = 10_000
+	const n = 5000
 	for range n {
 		top = root(t, st, dir, top)
 	}
@@ -353,22 +369,12 @@ func reachable(t testing.TB, br venti.BlockReader, top venti.Score) (n int) {
 
 // TestCopyDamage removes each block in turn.
 func TestCopyDamage(t *testing.T) {
-	whole := ventitest.NewMemory()
-	_, top := archive(t, whole)
-	type block struct {
-		s venti.Score
-		t venti.Type
-	}
-	pointers := map[block]int64{} // how often a walk meets it
-	hashtree.Walk(t.Context(), whole, top, venti.RootType, hashtree.WalkConfig{}, func(b *hashtree.Block) error {
-		pointers[block{b.Score, b.Type}]++
-		return nil
-	})
-	for gone, n := range pointers {
-		src := ventitest.NewMemory()
-		archive(t, src)
-		src.Remove(gone.s, gone.t)
-		name := fmt.Sprintf("without %v %v", gone.t, gone.s)
+	src := ventitest.NewMemory()
+	_, top := archive(t, src)
+	met, data := blocksOf(t, src, top)
+	for gone, n := range met {
+		src.Remove(gone.score, gone.typ)
+		name := fmt.Sprintf("without %v %v", gone.typ, gone.score)
 		if _, err := hashtree.Copy(t.Context(), src, ventitest.NewMemory(), top, venti.RootType, hashtree.CopyConfig{}); !errors.Is(err, venti.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -376,10 +382,11 @@ func TestCopyDamage(t *testing.T) {
 		cfg := hashtree.CopyConfig{IgnoreErrors: true, Warn: func(error) { warned++ }}
 		dst := ventitest.NewMemory()
 		r, err := hashtree.Copy(t.Context(), src, dst, top, venti.RootType, cfg)
-		if gone.s == top {
+		if gone.score == top {
 			if err == nil {
 				t.Errorf("%s: no error", name)
 			}
+			store(t, src, gone.typ, data[gone])
 			continue
 		}
 		if err != nil || r.Score != top || warned != n || dst.Len() != reachableUnique(t, src, top) {
@@ -399,6 +406,7 @@ func TestCopyDamage(t *testing.T) {
 				t.Errorf("%s: the copy: %v", name, err)
 			}
 		}
+		store(t, src, gone.typ, data[gone])
 	}
 }
 
@@ -518,3 +526,5 @@ var errWrite = errors.New("no space left on device")
 type failWriter struct{}
 
 func (failWriter) Write([]byte) (int, error) { return 0, errWrite }
+
+func (failWriter) WriteAt([]byte, int64) (int, error) { return 0, errWrite }
