@@ -59,3 +59,11 @@ func TestExecute(t *testing.T) {
 		})
 	}
 }
+
+func TestCommas(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 13885440: "13,885,440"} {
+		if got := command.Commas(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}

@@ -139,14 +139,6 @@ func printArena(w io.Writer, a *arena.Arena, t *arena.Trailer) {
 	}
 	clumps := int64(t.Mem.Clumps)
 	fmt.Fprintf(w, "\n\tclumps=%s compressed clumps=%s data=%s compressed data=%s disk storage=%s\n\n",
-		commas(clumps), commas(int64(t.Mem.CClumps)), commas(t.Mem.UncSize),
-		commas(t.Mem.Used-clumps*arena.ClumpHeaderSize), commas(t.Mem.Used+clumps*arena.ClumpInfoSize))
-}
-
-// commas writes n with a comma before each group of three digits.
-func commas(n int64) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%s,%03d", commas(n/1000), n%1000)
+		command.Commas(clumps), command.Commas(int64(t.Mem.CClumps)), command.Commas(t.Mem.UncSize),
+		command.Commas(t.Mem.Used-clumps*arena.ClumpHeaderSize), command.Commas(t.Mem.Used+clumps*arena.ClumpInfoSize))
 }

@@ -69,14 +69,6 @@ func run(ctx context.Context, io command.IO, o options) error {
 	}
 	storage := p.Arenas[len(p.Arenas)-1].Stop - p.ArenaBase
 	fmt.Fprintf(io.Stderr, "fmtarenas %s: %s arenas, %s bytes storage, %s bytes for index map\n",
-		file, commas(int64(len(p.Arenas))), commas(storage), commas(p.TableSize()))
+		file, command.Commas(int64(len(p.Arenas))), command.Commas(storage), command.Commas(p.TableSize()))
 	return nil
-}
-
-// commas writes n with a comma before each group of three digits.
-func commas(n int64) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%s,%03d", commas(n/1000), n%1000)
 }

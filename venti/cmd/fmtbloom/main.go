@@ -70,16 +70,8 @@ A filter that joins an index with blocks in it has to be filled by checkindex
 				return err
 			}
 			fmt.Fprintf(io.Stderr, "fmtbloom: using %dMB, %d hashes/score, best up to %s blocks\n",
-				used>>20, hashes, commas(bloom.BestBlocks(used, hashes)))
+				used>>20, hashes, command.Commas(bloom.BestBlocks(used, hashes)))
 			return nil
 		},
 	}
-}
-
-// commas writes n with a comma before each group of three digits.
-func commas(n int64) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%s,%03d", commas(n/1000), n%1000)
 }

@@ -54,16 +54,8 @@ index is there already, and gets arenas that were put after its own.`,
 				storage += a.Stop - a.Start
 			}
 			fmt.Fprintf(io.Stderr, "fmtindex: %s arenas, %s index buckets, %s bytes storage\n",
-				commas(int64(len(ix.Arenas))), commas(int64(ix.Buckets)), commas(int64(storage)))
+				command.Commas(int64(len(ix.Arenas))), command.Commas(int64(ix.Buckets)), command.Commas(int64(storage)))
 			return nil
 		},
 	}
-}
-
-// commas writes n with a comma before each group of three digits.
-func commas(n int64) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%s,%03d", commas(n/1000), n%1000)
 }

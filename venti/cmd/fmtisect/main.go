@@ -51,16 +51,8 @@ which fmtindex can then make part of an index. What it holds is lost.`,
 				return err
 			}
 			fmt.Fprintf(io.Stderr, "fmtisect %s: %s buckets of %d entries, %s bytes for index map\n",
-				file, commas(int64(s.Blocks)), s.Capacity(), commas(int64(s.TableSize())))
+				file, command.Commas(int64(s.Blocks)), s.Capacity(), command.Commas(int64(s.TableSize())))
 			return nil
 		},
 	}
-}
-
-// commas writes n with a comma before each group of three digits.
-func commas(n int64) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%s,%03d", commas(n/1000), n%1000)
 }
