@@ -2,11 +2,8 @@ package hashtree_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha1"
 	"io"
-	"net"
-	"path/filepath"
 	"testing"
 
 	"strata/venti"
@@ -19,22 +16,7 @@ const benchSize = 64 << 20
 // serve returns a client of a server for st over a unix socket.
 func serve(t testing.TB, st venti.Store) *venti.Client {
 	t.Helper()
-	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "v"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		venti.NewServer(st, venti.ServerConfig{}).Serve(ctx, ln)
-	}()
-	t.Cleanup(func() { cancel(); <-served })
-	nc, err := net.Dial("unix", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := venti.NewClient(t.Context(), nc)
+	c, err := venti.Dial(t.Context(), ventitest.Serve(t, st))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -459,7 +459,7 @@ func (b *builder) finish(last *cell, size int64, err error) (venti.Entry, Stats,
 	b.storing.Wait()
 	if b.ctx.Err() != nil {
 		err := context.Cause(b.ctx)
-		return venti.Entry{}, Stats{}, fmt.Errorf("hashtree: %w", err)
+		return venti.Entry{}, Stats{}, fmt.Errorf("write tree: %w", err)
 	}
 	b.cancel(nil)
 	b.stats.Pointers.add(&b.stored)

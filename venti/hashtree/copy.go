@@ -76,7 +76,7 @@ func Copy(ctx context.Context, src venti.BlockReader, dst venti.Store, s venti.S
 		err = dst.Sync(ctx)
 	}
 	if err != nil {
-		return CopyResult{}, fmt.Errorf("hashtree: copy: %w", err)
+		return CopyResult{}, fmt.Errorf("copy %v: %w", s, err)
 	}
 	c.result.Score = out.score
 	return c.result, nil

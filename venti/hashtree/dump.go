@@ -17,13 +17,13 @@ import (
 func Dump(ctx context.Context, br venti.BlockReader, s venti.Score, t venti.Type, w io.Writer) error {
 	d := dumper{br: br, w: bufio.NewWriter(w), buf: make([]byte, venti.MaxBlockSize)}
 	if err := d.dump(ctx, 0, s, t); err != nil {
-		return fmt.Errorf("hashtree: dump: %w", err)
+		return fmt.Errorf("dump %v: %w", s, err)
 	}
 	if err := d.w.Flush(); err != nil {
-		return fmt.Errorf("hashtree: dump: %w", err)
+		return fmt.Errorf("dump %v: %w", s, err)
 	}
 	if d.bad > 0 {
-		return fmt.Errorf("hashtree: dump: %d blocks or entries cannot be read", d.bad)
+		return fmt.Errorf("dump %v: %d blocks or entries cannot be read", s, d.bad)
 	}
 	return nil
 }

@@ -68,7 +68,7 @@ func (r *Reader) Export(ctx context.Context, w io.WriterAt, progress func(done i
 		}
 	})
 	if err != nil {
-		err = fmt.Errorf("hashtree: export: %w", err)
+		err = fmt.Errorf("export tree: %w", err)
 	}
 	return written, err
 }
@@ -142,7 +142,7 @@ func (r *Reader) Stream(ctx context.Context, w io.Writer) (written int64, err er
 	for p := range ordered {
 		<-p.done
 		if p.err != nil {
-			return written, fmt.Errorf("hashtree: read at %d: %w", written, p.err)
+			return written, fmt.Errorf("read tree at %d: %w", written, p.err)
 		}
 		n, err := w.Write(p.buf)
 		written += int64(n)

@@ -44,7 +44,7 @@ type Reader struct {
 // the size needs is accepted.
 func NewReader(br venti.BlockReader, e venti.Entry, cfg ReaderConfig) (*Reader, error) {
 	if err := checkEntry(&e); err != nil {
-		return nil, fmt.Errorf("hashtree: %w", err)
+		return nil, fmt.Errorf("read tree: %w", err)
 	}
 	if cfg.CacheBytes <= 0 {
 		cfg.CacheBytes = defaultPointerCache
@@ -86,7 +86,7 @@ func (r *Reader) ReadAtContext(ctx context.Context, p []byte, off int64) (n int,
 	size := r.Size()
 	switch {
 	case off < 0:
-		return 0, fmt.Errorf("hashtree: read at negative offset %d", off)
+		return 0, fmt.Errorf("read tree at negative offset %d", off)
 	case len(p) == 0:
 		return 0, nil
 	case off >= size:
@@ -100,7 +100,7 @@ func (r *Reader) ReadAtContext(ctx context.Context, p []byte, off int64) (n int,
 		read = r.ahead.read
 	}
 	if e := read(ctx, p, off); e != nil {
-		return 0, fmt.Errorf("hashtree: read at %d: %w", off, e)
+		return 0, fmt.Errorf("read tree at %d: %w", off, e)
 	}
 	return len(p), err
 }
@@ -166,7 +166,7 @@ func (r *Reader) readLeaf(ctx context.Context, p []byte, off int64) error {
 // It returns io.EOF when only holes follow.
 func (r *Reader) NextData(ctx context.Context, off int64) (start, end int64, err error) {
 	if off < 0 {
-		return 0, 0, fmt.Errorf("hashtree: next data at negative offset %d", off)
+		return 0, 0, fmt.Errorf("find data in tree at negative offset %d", off)
 	}
 	p, ds := r.ptr, int64(r.ptr.sh.dsize)
 	if off >= p.e.Size {
@@ -174,7 +174,7 @@ func (r *Reader) NextData(ctx context.Context, off int64) (start, end int64, err
 	}
 	leaf, err := p.next(ctx, 0, off/ds)
 	if err != nil {
-		return 0, 0, fmt.Errorf("hashtree: next data at %d: %w", off, err)
+		return 0, 0, fmt.Errorf("find data in tree after %d: %w", off, err)
 	}
 	if leaf < 0 {
 		return 0, 0, io.EOF
@@ -184,7 +184,7 @@ func (r *Reader) NextData(ctx context.Context, off int64) (start, end int64, err
 		np := int64(p.sh.np)
 		scores, err := p.block(ctx, 1, leaf/np)
 		if err != nil {
-			return 0, 0, fmt.Errorf("hashtree: next data at %d: %w", off, err)
+			return 0, 0, fmt.Errorf("find data in tree after %d: %w", off, err)
 		}
 		for last%np != 0 && !isHole(scoreAt(scores, int(last%np))) {
 			last++
@@ -204,7 +204,7 @@ func (r *Reader) Entries() int64 {
 // Past the end it returns io.EOF.
 func (r *Reader) ReadEntry(ctx context.Context, i int64) (venti.Entry, error) {
 	if !r.ptr.e.Dir() {
-		return venti.Entry{}, fmt.Errorf("hashtree: read entry %d: not a directory", i)
+		return venti.Entry{}, fmt.Errorf("read entry %d: not a directory", i)
 	}
 	if i < 0 || i >= r.Entries() {
 		return venti.Entry{}, io.EOF
@@ -215,7 +215,7 @@ func (r *Reader) ReadEntry(ctx context.Context, i int64) (venti.Entry, error) {
 	}
 	e, err := venti.UnpackEntry(b[:])
 	if err != nil {
-		return e, fmt.Errorf("hashtree: entry %d: %w", i, err)
+		return e, fmt.Errorf("entry %d: %w", i, err)
 	}
 	return e, nil
 }

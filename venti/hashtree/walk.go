@@ -92,7 +92,7 @@ func Walk(ctx context.Context, br venti.BlockReader, s venti.Score, t venti.Type
 	}
 	_, err := w.run(ctx, &visit{Block: Block{Score: s, Type: t}})
 	if err != nil {
-		return fmt.Errorf("hashtree: walk: %w", err)
+		return fmt.Errorf("walk from %v: %w", s, err)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ type DataSeeker interface {
 func Write(ctx context.Context, st venti.Store, src io.ReaderAt, size int64, cfg Config) (venti.Entry, Stats, error) {
 	b, err := newBuilder(ctx, st, cfg)
 	if err != nil {
-		return venti.Entry{}, Stats{}, fmt.Errorf("hashtree: %w", err)
+		return venti.Entry{}, Stats{}, fmt.Errorf("write tree: %w", err)
 	}
 	b.src = src
 	var last *cell

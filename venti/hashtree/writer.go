@@ -27,7 +27,7 @@ var errClosed = errors.New("writer is closed")
 func NewWriter(ctx context.Context, st venti.Store, cfg Config) (*Writer, error) {
 	b, err := newBuilder(ctx, st, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("hashtree: %w", err)
+		return nil, fmt.Errorf("write tree: %w", err)
 	}
 	return &Writer{b: b}, nil
 }
@@ -70,7 +70,7 @@ func (w *Writer) mark(n int64) {
 // Skip appends n zero bytes, at a cost that does not grow with n.
 func (w *Writer) Skip(n int64) error {
 	if n < 0 {
-		return fmt.Errorf("hashtree: skip %d bytes", n)
+		return fmt.Errorf("write tree: skip %d bytes", n)
 	}
 	if err := w.ready(n); err != nil {
 		return err
@@ -125,7 +125,7 @@ func (w *Writer) ready(n int64) error {
 	case w.err != nil:
 		return w.err
 	case w.closed:
-		return fmt.Errorf("hashtree: %w", errClosed)
+		return fmt.Errorf("write tree: %w", errClosed)
 	case n > venti.MaxEntrySize-w.size || w.b.sh.depth(w.size+n) > venti.MaxDepth:
 		return w.fail(fmt.Errorf("%w: more than %d bytes", ErrTooBig, w.size))
 	}
@@ -133,7 +133,7 @@ func (w *Writer) ready(n int64) error {
 }
 
 func (w *Writer) fail(err error) error {
-	w.err = fmt.Errorf("hashtree: %w", err)
+	w.err = fmt.Errorf("write tree: %w", err)
 	return w.err
 }
 
@@ -168,12 +168,12 @@ func (w *Writer) advance(n int64) error {
 // WriteEntry appends e to a directory. Entries do not cross leaves.
 func (w *Writer) WriteEntry(e venti.Entry) error {
 	if !w.b.cfg.Dir {
-		return errors.New("hashtree: write entry: not a directory")
+		return errors.New("write entry: not a directory")
 	}
 	var buf [venti.EntrySize]byte
 	p, err := e.Pack(buf[:0])
 	if err != nil {
-		return fmt.Errorf("hashtree: %w", err)
+		return fmt.Errorf("write tree: %w", err)
 	}
 	if _, err := w.Write(p); err != nil {
 		return err
@@ -187,7 +187,7 @@ func (w *Writer) WriteEntry(e venti.Entry) error {
 // after one, too: it waits until the work has stopped. Later calls fail.
 func (w *Writer) Close() (venti.Entry, Stats, error) {
 	if w.closed {
-		return venti.Entry{}, Stats{}, fmt.Errorf("hashtree: %w", errClosed)
+		return venti.Entry{}, Stats{}, fmt.Errorf("write tree: %w", errClosed)
 	}
 	w.closed = true
 	e, stats, err := w.b.finish(w.cell, w.size, w.err)
