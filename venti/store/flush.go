@@ -95,7 +95,15 @@ func (s *Store) flush(ctx context.Context) error {
 // A crash before that leaves entries to be indexed again, and maybe a torn
 // bucket, which index.Recover finds among theirs.
 func (s *Store) flushLocked(ctx context.Context) error {
-	if !s.retry {
+	if s.retry {
+		// A read of what could not be written, or synced, may show it all the
+		// same: do not take it for done.
+		for _, f := range s.sections {
+			if err := f.Sync(); err != nil {
+				return err
+			}
+		}
+	} else {
 		// With every partition locked no clump is between the log and the index
 		// cache.
 		for _, p := range s.parts {
@@ -283,7 +291,7 @@ func (s *Store) seal(ctx context.Context, a *logArena) error {
 		return err
 	}
 	if err := a.WriteTrailer(&t); err != nil {
-		return p.fail(err)
+		return p.failIfBroken(err)
 	}
 	s.log.Info("arena is sealed", "arena", a.Name, "seal", seal)
 	return nil

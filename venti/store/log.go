@@ -152,6 +152,15 @@ func (p *logPart) fail(err error) error {
 	return p.failLocked(err)
 }
 
+// failIfBroken is fail for an error that may be that of a read, which does
+// not keep what comes after from being written.
+func (p *logPart) failIfBroken(err error) error {
+	if serr := p.file.Sync(); serr != nil {
+		return p.fail(serr)
+	}
+	return err
+}
+
 func (p *logPart) broadcastLocked() {
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -277,46 +286,56 @@ func (p *logPart) prepareLocked(ctx context.Context, a *logArena) error {
 	from := a.mem.Used
 	limit := min(from+clearAhead, a.Size()-a.DirSize(int(a.mem.Clumps)))
 	p.mu.Unlock()
-	cleared, err := clearLog(a.Arena, from, limit)
-	if err == nil && cleared {
-		p.log.Info("cleared what lay behind the log", "arena", a.Name, "from", from)
-		err = p.file.Sync()
+	old, err := findOld(a.Arena, from, limit)
+	var broken error
+	if err == nil && old < limit {
+		p.log.Info("clearing what lies behind the log", "arena", a.Name, "from", old)
+		if broken = clearLog(a.Arena, old, limit); broken == nil {
+			broken = p.file.Sync()
+		}
 	}
 	p.mu.Lock()
 	p.preparing = false
+	if broken != nil {
+		return p.failLocked(broken)
+	}
 	if err != nil {
-		return p.failLocked(err)
+		p.broadcastLocked()
+		return err
 	}
 	a.prepared = true
 	p.broadcastLocked()
 	return nil
 }
 
-// clearLog makes the log from from to limit zero. It writes where it is not,
-// and tells whether that was anywhere.
-func clearLog(a *arena.Arena, from, limit int64) (cleared bool, err error) {
-	const step = 1 << 20
-	var buf, zeros []byte
-	for off := from; off < limit; off += step {
-		if buf == nil {
-			buf = make([]byte, step)
-		}
-		b := buf[:min(step, limit-off)]
+// clearStep is how much is looked at, or cleared, at once.
+const clearStep = 1 << 20
+
+// findOld returns where in the log from from to limit, in steps, the first
+// byte is that is not zero; or limit.
+func findOld(a *arena.Arena, from, limit int64) (int64, error) {
+	buf := make([]byte, max(0, min(clearStep, limit-from)))
+	for off := from; off < limit; off += clearStep {
+		b := buf[:min(clearStep, limit-off)]
 		if _, err := a.ReadLog(b, off); err != nil {
-			return cleared, err
+			return 0, err
 		}
-		if isZero(b) {
-			continue
-		}
-		if zeros == nil {
-			zeros = make([]byte, step)
-		}
-		cleared = true
-		if err := a.WriteLog(zeros[:len(b)], off); err != nil {
-			return cleared, err
+		if !isZero(b) {
+			return off, nil
 		}
 	}
-	return cleared, nil
+	return limit, nil
+}
+
+// clearLog makes the log from from to limit zero.
+func clearLog(a *arena.Arena, from, limit int64) error {
+	zeros := make([]byte, min(clearStep, limit-from))
+	for off := from; off < limit; off += clearStep {
+		if err := a.WriteLog(zeros[:min(clearStep, limit-off)], off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func isZero(b []byte) bool {
@@ -488,7 +507,7 @@ func (p *logPart) checkpoint(ctx context.Context) error {
 	}
 	for _, d := range list {
 		if err := d.a.WriteTrailer(&d.t); err != nil {
-			return p.fail(err)
+			return p.failIfBroken(err)
 		}
 		p.mu.Lock()
 		d.a.infos = slices.Clone(d.a.infos[len(d.infos):])

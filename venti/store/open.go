@@ -30,15 +30,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	if s.readOnly {
+		cfg.overlay()
+	}
 	if err := s.open(ctx, cfg); err != nil {
 		s.free()
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	if s.readOnly {
-		return s, nil
-	}
 	for _, p := range s.parts {
 		p.start()
 	}
@@ -50,9 +50,26 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.free()
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s.workers.Go(func() { s.maintain(background) })
-	s.workers.Go(func() { s.sum(background) })
+	if !s.readOnly {
+		s.workers.Go(func() { s.maintain(background) })
+		s.workers.Go(func() { s.sum(background) })
+	}
 	return s, nil
+}
+
+// overlay puts overlays over all files.
+func (cfg *Config) overlay() {
+	over := func(files []disk.File) []disk.File {
+		var list []disk.File
+		for _, f := range files {
+			list = append(list, newOverlay(f))
+		}
+		return list
+	}
+	cfg.Arenas, cfg.Sections = over(cfg.Arenas), over(cfg.Sections)
+	if cfg.Bloom != nil {
+		cfg.Bloom = newOverlay(cfg.Bloom)
+	}
 }
 
 // newStore returns a store of cfg's options, without its files.
@@ -127,6 +144,7 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 		}
 		sections = append(sections, sec)
 	}
+	s.sections = cfg.Sections
 	var all []*logArena
 	var list []index.Arena
 	for _, f := range cfg.Arenas {
@@ -222,12 +240,9 @@ func (s *Store) recover(ctx context.Context) error {
 		}
 		a.written.Store(a.mem.Used)
 		a.dir.clumps = int(a.mem.Clumps)
-		if s.readOnly {
-			a.dir.clumps = int(a.disk.Clumps) // the rest may be missing, or be another's
-		}
 		a.dir.last = -learnNear
 		if a.disk.Sealed && a.seal.IsZero() {
-			a.summing.Store(!s.readOnly)
+			a.summing.Store(true)
 		}
 	}
 	notify(s.sumNow)
@@ -279,7 +294,10 @@ func (s *Store) recoverArena(ctx context.Context, a *logArena) error {
 	}
 	// Then what came after it. The first bytes that are no clump end the log.
 	if !a.mem.Sealed && !a.damaged {
-		if end, err = a.Scan(ctx, a.mem.End(), -1, r.further); err != nil {
+		end, err = a.Scan(ctx, a.mem.End(), -1, r.further)
+		if err == errTorn {
+			end.Reason = arena.EndTorn
+		} else if err != nil {
 			return err
 		}
 	}
@@ -299,9 +317,12 @@ func (r *recovery) known(c *arena.Clump) error {
 // taken for stored when somebody writes it again.
 func (r *recovery) further(c *arena.Clump) error {
 	info := c.Header.ClumpInfo
+	if c.Header.Encoding == 0 {
+		return errTorn // the first half of a header, before what was cleared
+	}
 	if errors.Is(c.Err, venti.ErrCorrupt) {
 		info.Type = venti.DiskCorrupt
-		if c.Header.Type != venti.DiskCorrupt && !r.s.readOnly {
+		if c.Header.Type != venti.DiskCorrupt {
 			if err := r.a.MarkCorrupt(c.Off); err != nil {
 				return err
 			}
@@ -310,6 +331,8 @@ func (r *recovery) further(c *arena.Clump) error {
 	r.add(c.Pos, &info, c.Err)
 	return nil
 }
+
+var errTorn = errors.New("torn clump header")
 
 func (r *recovery) add(at arena.Pos, info *arena.ClumpInfo, err error) {
 	r.mem.Add(info)
@@ -371,9 +394,10 @@ func (r *recovery) finish(reason arena.EndReason) error {
 	before := a.mem
 	if a.damaged {
 		// Keep what the trailer says, and index what could be followed.
-		return r.s.unindexed(r.found)
+		r.s.unindexed(r.found)
+		return nil
 	}
-	if have := int(before.Clumps - a.disk.Clumps); len(r.infos) > 0 && !r.s.readOnly {
+	if have := int(before.Clumps - a.disk.Clumps); len(r.infos) > 0 {
 		old := make([]arena.ClumpInfo, have)
 		if err := a.ReadInfos(old, int(a.disk.Clumps)); err != nil {
 			return err
@@ -396,24 +420,52 @@ func (r *recovery) finish(reason arena.EndReason) error {
 			i += n
 		}
 	}
+	if err := rewrite(a.Arena, before.Used, r.mem.Used); err != nil {
+		return err
+	}
+	if reason == arena.EndStale || reason == arena.EndTorn {
+		if err := a.WriteLog(make([]byte, arena.FreeSize), r.mem.Used); err != nil {
+			return err
+		}
+	}
 	a.mem = r.mem
 	a.stale = a.mem != before
 	if n := a.mem.Clumps - a.disk.Clumps; n > 0 {
 		r.s.log.Info("indexing clumps", "arena", a.Name, "clumps", n, "new to the trailer", a.mem.Clumps-before.Clumps,
 			"damaged", r.bad, "log ends", reason)
 	}
-	return r.s.unindexed(r.found)
+	r.s.unindexed(r.found)
+	return nil
+}
+
+// rewrite writes what is in the log from from to to once more. That it can be
+// read does not mean that it is on stable storage, or that a sync would bring
+// it there: it may be what the kernel still has of a write that failed.
+func rewrite(a *arena.Arena, from, to int64) error {
+	var buf []byte
+	for off := from; off < to; off += int64(len(buf)) {
+		if buf == nil {
+			buf = make([]byte, segmentSize)
+		}
+		buf = buf[:min(int64(len(buf)), to-off)]
+		if _, err := a.ReadLog(buf, off); err != nil {
+			return err
+		}
+		if err := a.WriteLog(buf, off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unindexed takes entries that the index lacks.
-func (s *Store) unindexed(entries []index.Entry) error {
+func (s *Store) unindexed(entries []index.Entry) {
 	for i := range entries {
 		if s.bloom != nil {
 			s.bloom.Add(entries[i].Score)
 		}
 		s.index.putDirty(slotOf(&entries[i]))
 	}
-	return nil
 }
 
 // indexRecovered puts into the index what recover found. Its buckets may be
@@ -487,9 +539,9 @@ func (s *Store) Close() error {
 	var err error
 	if !s.readOnly {
 		err = s.lastFlush()
-		for _, p := range s.parts {
-			p.stop()
-		}
+	}
+	for _, p := range s.parts {
+		p.stop()
 	}
 	return errors.Join(err, s.free())
 }

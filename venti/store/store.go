@@ -74,6 +74,7 @@ type Store struct {
 	ix       *index.Index
 	bloom    *bloom.Filter // nil if there is none
 	bloomOut disk.File     // where it is
+	sections []disk.File   // of the index
 	lumps    *lumpCache
 	index    *indexCache
 	maxDirty int64 // entries that the index on disk may lack
