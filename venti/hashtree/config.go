@@ -9,7 +9,9 @@ import (
 )
 
 // ErrTooBig is returned for a file that no tree of the block sizes given can
-// hold, or that is longer than venti.MaxEntrySize.
+// hold, or that is longer than venti.MaxEntrySize. (The original library
+// cannot read past the first 1<<31 leaves of a tree. There is no such limit
+// here.)
 var ErrTooBig = errors.New("file too big for its block sizes")
 
 // Config says how a file is made into a tree.

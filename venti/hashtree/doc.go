@@ -16,14 +16,14 @@
 // Write builds a tree from random access and Writer from a stream. Both cut
 // the file into cells, runs of leaves under one level-1 pointer block. Cells
 // are hashed and stored in parallel; an assembler takes their scores in
-// order and builds the levels above. A block is stored when all blocks below
-// it have been acknowledged, so whatever a store holds after a crash, it
-// never holds a pointer to nothing.
+// order and builds the levels above. A block is given to the store when all
+// blocks below it have been acknowledged, so a store that loses its last
+// writes in a crash holds no pointer to nothing.
 //
 // Reader reads a tree, Walk visits every block under a score, and Copy
 // carries a tree from one store to another. They trust nothing that they
 // read: sizes and depths lie, though scores cannot.
 //
-// Locks: each type has at most one mutex, held for memory only, never while
-// a store is called.
+// Locks: each type has at most one mutex. It is held for memory only, and for
+// callbacks that are said not to overlap; never while a store is called.
 package hashtree

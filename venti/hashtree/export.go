@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Export writes the file to w, but for its holes: w must be as good as
@@ -14,12 +16,12 @@ import (
 // Export returns the number of bytes that it wrote.
 func (r *Reader) Export(ctx context.Context, w io.WriterAt, progress func(done int64)) (written int64, err error) {
 	p := r.ptr
-	ds, size := int64(p.sh.dsize), r.Size()
 	level := min(1, p.e.Depth) // of the blocks that are handed out
-	var (
-		mu   sync.Mutex // guards done and written, and calls of progress
-		done int64
-	)
+	bytes := p.sh.under[level] * int64(p.sh.dsize)
+	start := func(block int64) int64 { return min(block*bytes, r.Size()) }
+
+	var mu sync.Mutex // guards done and written, and calls of progress
+	var done int64
 	account := func(covered, n int64) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -29,67 +31,77 @@ func (r *Reader) Export(ctx context.Context, w io.WriterAt, progress func(done i
 			progress(done)
 		}
 	}
-	// Blocks are found in order by whoever is free, and read in parallel.
-	var find sync.Mutex // guards from
-	from, last := int64(0), (p.sh.leaves(size)-1)/p.sh.under[level]
-	width := int(min(int64(r.parallel), last+1))
-	err = each(ctx, width, width, func(ctx context.Context, _ int) error {
-		var buf []byte
-		for {
-			find.Lock()
-			old := from
-			block := int64(-1)
-			var err error
-			if from <= last {
-				block, err = p.next(ctx, level, from)
-			}
-			if from = last + 1; block >= 0 {
-				from = block + 1
-			}
-			find.Unlock()
+	blocks := make(chan int64) // blocks that are not holes
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(blocks)
+		for from := int64(0); start(from) < r.Size(); {
+			block, err := p.next(ctx, level, from)
 			if err != nil {
 				return err
 			}
-			start := func(block int64) int64 { return min(block*p.sh.under[level], p.sh.leaves(size)) * ds }
 			if block < 0 {
-				account(max(0, size-min(start(old), size)), 0)
-				return nil
+				account(r.Size()-start(from), 0)
+				break
 			}
-			account(start(block)-start(old), 0)
-			end := min(start(block+1), size)
-			if buf == nil {
-				buf = make([]byte, min(p.sh.under[level]*ds, max(ds, maxCellBytes/ds*ds), size))
+			account(start(block)-start(from), 0)
+			select {
+			case blocks <- block:
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-			n, err := r.exportRange(ctx, w, start(block), end, buf)
-			account(end-start(block), n)
-			if err != nil {
-				return err
-			}
+			from = block + 1
 		}
+		return nil
 	})
-	if err != nil {
-		err = fmt.Errorf("export tree: %w", err)
+	for range r.parallel {
+		g.Go(func() error {
+			var buf []byte
+			for block := range blocks {
+				if buf == nil {
+					buf = make([]byte, min(bytes, max(1, maxCellBytes/int64(p.sh.dsize))*int64(p.sh.dsize), r.Size()))
+				}
+				n, err := r.exportRange(ctx, w, start(block), start(block+1), buf)
+				account(start(block+1)-start(block), n)
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
-	return written, err
+	if err := g.Wait(); err != nil {
+		return written, fmt.Errorf("export tree: %w", err)
+	}
+	return written, nil
 }
 
-// exportRange writes the data of a range of whole leaves under one level-1
-// block, in pieces that fit buf.
+// exportRange writes the data of a range of whole leaves, in pieces that fit
+// buf.
 func (r *Reader) exportRange(ctx context.Context, w io.WriterAt, off, end int64, buf []byte) (written int64, err error) {
+	ds := int64(r.ptr.sh.dsize)
 	for off < end {
-		start, stop, err := r.NextData(ctx, off)
-		if err == io.EOF || err == nil && start >= end {
-			return written, nil
+		// stop is the end of the run of data that begins at off.
+		stop := off
+		for stop < end && stop-off < int64(len(buf)) {
+			s, err := r.ptr.score(ctx, 0, stop/ds)
+			if err != nil {
+				return written, err
+			}
+			if isHole(s) {
+				break
+			}
+			stop = min(stop+ds, end)
 		}
-		if err != nil {
+		if stop == off {
+			off = min(off+ds, end)
+			continue
+		}
+		b := buf[:stop-off]
+		if err := r.readLeaves(ctx, b, off); err != nil {
 			return written, err
 		}
-		stop = min(stop, end, start+int64(len(buf)))
-		b := buf[:stop-start]
-		if err := r.readLeaves(ctx, b, start); err != nil {
-			return written, err
-		}
-		n, err := w.WriteAt(b, start)
+		n, err := w.WriteAt(b, off)
 		written += int64(n)
 		if err != nil {
 			return written, err
