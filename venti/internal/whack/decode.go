@@ -17,27 +17,60 @@ var (
 // dst past the block is undefined. A match may be longer than any that
 // Encoder makes.
 func Decode(dst, src []byte) (n int, err error) {
-	r := reader{src: src, left: len(src) * 8}
-	history := uint(0xf)
-	for r.left >= 8 {
-		r.fill()
-		if r.acc>>63 == 0 {
-			var c byte
-			switch v := r.acc >> 56; {
-			case history != 0:
-				c = byte(r.acc >> 55)
-				r.skip(9)
-			case v >= 32:
-				c = byte(v)
-				r.skip(8)
-			case v >= 24:
-				c = byte(r.acc>>53) - 64
-				r.skip(11)
-			default:
-				c = byte(r.acc>>54) - 64
-				r.skip(10)
+	var (
+		acc     uint64         // the next bits, in the high end
+		bits    int            // how many of them count
+		pos     int            // bytes of src that are in acc or used
+		history = uint(0xf)    // the oddness of the last four literals
+		total   = 8 * len(src) // bits of the stream
+	)
+	// As long as eight bytes are left to read, an item cannot reach past the
+	// end.
+	for pos+8 <= len(src) {
+		// Below the bits that count acc may hold some of those that follow; the
+		// next time the same are added.
+		acc |= binary.BigEndian.Uint64(src[pos:pos+8]) >> bits
+		pos += (63 - bits) >> 3
+		bits |= 56
+		for acc>>63 == 0 && bits >= maxLiteral {
+			c, used := literal(acc, history)
+			acc <<= used
+			bits -= used
+			if n == len(dst) {
+				return 0, errLength
 			}
-			if r.left < 0 {
+			dst[n] = c
+			n++
+			history = history<<1&0xf | isOdd(c)
+		}
+		if acc>>63 != 0 && bits >= maxMatchBits {
+			length, distance, used := match(acc)
+			acc <<= used
+			bits -= used
+			if err := copyMatch(dst, n, distance, length); err != nil {
+				return 0, err
+			}
+			n += length
+		}
+	}
+	// Past the end acc gets zeros, and pos goes on.
+	for {
+		for bits <= 56 {
+			if pos < len(src) {
+				acc |= uint64(src[pos]) << (56 - bits)
+			}
+			pos++
+			bits += 8
+		}
+		left := total - (8*pos - bits)
+		if left < minItem {
+			return n, nil
+		}
+		if acc>>63 == 0 {
+			c, used := literal(acc, history)
+			acc <<= used
+			bits -= used
+			if used > left {
 				return 0, errEnd
 			}
 			if n == len(dst) {
@@ -45,37 +78,109 @@ func Decode(dst, src []byte) (n int, err error) {
 			}
 			dst[n] = c
 			n++
-			history = (history<<1 | isOdd(c)) & 0xf
+			history = history<<1&0xf | isOdd(c)
 			continue
 		}
-		length := r.length()
-		distance := r.distance()
-		if r.left < 0 {
+		length, distance, used := match(acc)
+		acc <<= used
+		bits -= used
+		if used > left {
 			return 0, errEnd
 		}
-		if distance > n {
-			return 0, errDistance
+		if err := copyMatch(dst, n, distance, length); err != nil {
+			return 0, err
 		}
-		if length > len(dst)-n {
-			return 0, errLength
-		}
-		copyMatch(dst, n, distance, length)
 		n += length
 	}
-	return n, nil
+}
+
+// The lengths of items, in bits. A match's length takes 36 at most, as it
+// is cut at maxBlock, and its distance 17.
+const (
+	minItem      = 8
+	maxLiteral   = 11
+	maxMatchBits = 36 + 17
+)
+
+// literal returns the byte whose code acc starts with, and the code's length.
+func literal(acc uint64, history uint) (c byte, used int) {
+	if history != 0 {
+		return byte(acc >> 55), 9
+	}
+	switch v := acc >> 56; {
+	case v >= 32:
+		return byte(v), 8
+	case v >= 24:
+		return byte(acc>>53) - 64, 11
+	}
+	return byte(acc>>54) - 64, 10
+}
+
+// match returns the length and the distance of the match whose code acc
+// starts with, and the code's length. acc ends in zeros after that.
+func match(acc uint64) (length, distance, used int) {
+	switch c := int(acc >> 58); {
+	case c < 0b110000:
+		length, used = 3, 2
+	case c < 0b111000:
+		length, used = 4, 3
+	case c < 0b111100:
+		length, used = 5+c>>1&1, 5
+	default:
+		length, used = longLength(acc)
+	}
+	distance, bits := matchDistance(acc << used)
+	return length, distance, used + bits
+}
+
+// longLength decodes a length of 7 or more.
+func longLength(acc uint64) (length, used int) {
+	// Each bit read on serves use codes more; use doubles every second time.
+	length, used = 7, 6
+	c, use, twice := int(acc>>58)-0b111100, 1, true
+	for c >= use && length <= maxBlock {
+		length += use
+		c = (c-use)<<1 | int(acc<<used>>63)
+		used++
+		if twice {
+			use <<= 1
+		}
+		twice = !twice
+	}
+	return length + c, used
+}
+
+// matchDistance decodes a distance.
+func matchDistance(acc uint64) (distance, used int) {
+	c := acc >> 60
+	switch k := int(c >> 1); {
+	case k == 0:
+		return int(acc>>55) + 1, 9
+	case k < 7:
+		// Three bits, then one fewer than the seven to twelve that k stands for.
+		return 1<<(k+5) + int(acc<<3>>(64-(k+5))) + 1, k + 8
+	case c == 0b1110:
+		return 1<<12 + int(acc<<4>>(64-12)) + 1, 16
+	}
+	return 1<<13 + int(acc<<4>>(64-13)) + 1, 17
 }
 
 // copyMatch copies length bytes from distance before dst[n] to dst[n], as if
 // one by one.
-func copyMatch(dst []byte, n, distance, length int) {
+func copyMatch(dst []byte, n, distance, length int) error {
+	if distance > n {
+		return errDistance
+	}
+	if length > len(dst)-n {
+		return errLength
+	}
 	if distance >= 8 && len(dst)-n >= length+8 {
 		// Eight at a time; the last may write past the match, where the next
 		// item goes.
-		from, to := dst[n-distance:], dst[n:]
-		for i := 0; i < length; i += 8 {
-			binary.LittleEndian.PutUint64(to[i:], binary.LittleEndian.Uint64(from[i:]))
+		for end := n + length; n < end; n += 8 {
+			binary.LittleEndian.PutUint64(dst[n:n+8], load64(dst, n-distance))
 		}
-		return
+		return nil
 	}
 	end := n + length
 	for n < end {
@@ -84,94 +189,5 @@ func copyMatch(dst []byte, n, distance, length int) {
 		n += k
 		distance += k
 	}
-}
-
-// A reader takes bits from the start of src. Past its end it reads zeros and
-// left goes below zero.
-type reader struct {
-	src  []byte
-	pos  int    // bytes of src in acc or used
-	acc  uint64 // the next bits, in the high end
-	bits int    // how many bits of acc count
-	left int    // bits of the whole stream not yet used
-}
-
-// fill makes at least 56 bits of acc count: more than the longest item has.
-func (r *reader) fill() {
-	if r.pos+8 <= len(r.src) {
-		r.acc |= binary.BigEndian.Uint64(r.src[r.pos:]) >> r.bits
-		r.pos += (63 - r.bits) >> 3
-		r.bits |= 56
-		return
-	}
-	for r.bits <= 56 {
-		if r.pos < len(r.src) {
-			r.acc |= uint64(r.src[r.pos]) << (56 - r.bits)
-			r.pos++
-		}
-		r.bits += 8
-	}
-}
-
-func (r *reader) skip(n int) {
-	r.acc <<= n
-	r.bits -= n
-	r.left -= n
-}
-
-// length reads the length of a match, whose first bit is the 1 that tells it
-// from a literal.
-func (r *reader) length() int {
-	c := int(r.acc >> 58)
-	switch {
-	case c < 0b110000:
-		r.skip(2)
-		return 3
-	case c < 0b111000:
-		r.skip(3)
-		return 4
-	case c < 0b111100:
-		r.skip(5)
-		return 5 + c>>1&1
-	}
-	// Each bit read on serves use codes more; use doubles every second time.
-	r.skip(6)
-	length, c, use, twice := 7, c-0b111100, 1, true
-	for c >= use {
-		length += use
-		c = (c-use)<<1 | int(r.acc>>63)
-		r.skip(1)
-		if twice {
-			use <<= 1
-		}
-		twice = !twice
-		if length > maxBlock {
-			break // and acc still holds a distance
-		}
-	}
-	return length + c
-}
-
-// distance reads the distance of a match.
-func (r *reader) distance() int {
-	c := r.acc >> 60
-	switch k := int(c >> 1); {
-	case k == 0:
-		o := r.acc >> 55
-		r.skip(9)
-		return int(o) + 1
-	case k < 7:
-		// Three bits, then one fewer than the six to twelve that k stands for.
-		o := r.acc << 3 >> (64 - (k + 5))
-		r.skip(3 + k + 5)
-		return 1<<(k+5) + int(o) + 1
-	case c == 0b1110:
-		o := r.acc << 4 >> (64 - 12)
-		r.skip(16)
-		return 1<<12 + int(o) + 1
-	default:
-		o := r.acc << 4 >> (64 - 13)
-		r.skip(17)
-		return 1<<13 + int(o) + 1
-	}
+	return nil
 }

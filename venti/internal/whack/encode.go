@@ -43,7 +43,9 @@ func (e *Encoder) Encode(dst, src []byte) (n int, ok bool) {
 	clear(e.head[:])
 
 	var (
-		w        = writer{buf: dst[:len(src)]}
+		out      = dst[:len(src)]
+		acc      uint64                // bits not yet in out, in the low end
+		nbits    int                   // how many
 		last     = len(src) - minMatch // the last position with a hash
 		history  = uint(0xf)           // the oddness of the last four literals, newest in bit 0
 		literals = 0
@@ -54,7 +56,7 @@ func (e *Encoder) Encode(dst, src []byte) (n int, ok bool) {
 		// head of the chain is looked at here.
 		length, distance := 0, 0
 		if p <= last {
-			h := hash(src[p], src[p+1], src[p+2])
+			h := hash(src, p)
 			now := uint16(p + firstPosition)
 			cand := e.head[h]
 			if d := int(now - cand); d != 0 && d <= maxDistance {
@@ -74,47 +76,66 @@ func (e *Encoder) Encode(dst, src []byte) (n int, ok bool) {
 			c := src[p]
 			switch {
 			case history != 0:
-				w.put(uint64(c), 9)
+				acc, nbits = acc<<9|uint64(c), nbits+9
 			case isOdd(c) == 0:
-				w.put(uint64(c), 8)
+				acc, nbits = acc<<8|uint64(c), nbits+8
 			case c+64 < 96:
-				w.put(uint64(c+64), 10)
+				acc, nbits = acc<<10|uint64(c+64), nbits+10
 			default:
-				w.put(uint64(c+64), 11)
+				acc, nbits = acc<<11|uint64(c+64), nbits+11
 			}
-			history = (history<<1 | isOdd(c)) & 0xf
+			history = history<<1&0xf | isOdd(c)
 			p++
 		} else {
-			w.put(lengthCode(length))
-			if !w.flush() {
+			// No length has more than 24 bits, no distance more than 17.
+			code, k := lengthCode(length)
+			acc, nbits = acc<<k|code, nbits+k
+			if n, nbits = flush(out, n, acc, nbits); nbits >= 32 {
 				return 0, false
 			}
-			w.put(distanceCode(distance))
+			code, k = distanceCode(distance)
+			acc, nbits = acc<<k|code, nbits+k
 			e.enter(src, p+1, min(p+length, last+1))
 			p += length
 		}
-		if !w.flush() {
+		if n, nbits = flush(out, n, acc, nbits); nbits >= 32 {
 			return 0, false
 		}
 	}
-	return w.finish()
+	acc <<= 64 - nbits
+	for ; nbits > 0; nbits -= 8 {
+		if n == len(out) {
+			return 0, false
+		}
+		out[n] = byte(acc >> 56)
+		acc <<= 8
+		n++
+	}
+	return n, n < len(out)
 }
 
-// hash is the slot of head for three bytes.
-func hash(a, b, c byte) uint32 {
-	return (uint32(a)<<16 | uint32(b)<<8 | uint32(c)) * hashMul >> (32 - hashBits)
+// flush writes 32 of acc's nbits bits to out[n:] if there are as many, and
+// returns what becomes of n and nbits. If out has no room they stay.
+func flush(out []byte, n int, acc uint64, nbits int) (int, int) {
+	if nbits >= 32 && n+4 <= len(out) {
+		binary.BigEndian.PutUint32(out[n:], uint32(acc>>(nbits-32)))
+		return n + 4, nbits - 32
+	}
+	return n, nbits
+}
+
+// hash is the slot of head for the three bytes at i.
+func hash(b []byte, i int) uint32 {
+	b = b[i : i+minMatch]
+	return (uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2])) * hashMul >> (32 - hashBits)
 }
 
 // enter puts positions from to end into the tables.
 func (e *Encoder) enter(src []byte, from, end int) {
-	if from >= end {
-		return
-	}
-	s := src[from : end+minMatch-1]
-	for i := 0; i+2 < len(s); i++ {
-		h := hash(s[i], s[i+1], s[i+2])
-		e.prev[(from+i)&ringMask] = e.head[h]
-		e.head[h] = uint16(from + i + firstPosition)
+	for p := from; p < end; p++ {
+		h := hash(src, p)
+		e.prev[p&ringMask] = e.head[h]
+		e.head[h] = uint16(p + firstPosition)
 	}
 }
 
@@ -123,48 +144,64 @@ func (e *Encoder) enter(src []byte, from, end int) {
 // distances stop growing.
 func (e *Encoder) match(src []byte, p, d int) (length, distance int) {
 	var (
-		rest  = src[p:]
-		limit = min(len(rest), maxMatch)
-		a     = [minMatch]byte(rest)
+		limit = min(len(src)-p, maxMatch)
+		now   = uint16(p + firstPosition)
+		tail  = load24(src, p)
 	)
+	// A candidate is better if it is longer than the best, or than two bytes
+	// if there is none. tail is the last three bytes of such a match; four are
+	// read, which are there because q is less than p.
+	length = minMatch - 1
 	for tries := maxTries; ; {
-		s := src[p-d:]
-		if (length == 0 || s[length] == rest[length]) && [minMatch]byte(s) == a {
-			n := common(s, rest[:limit])
-			if n > length {
+		q := p - d
+		if load32(src, q+length-2)<<8 == tail {
+			if n := common(src, q, p, limit); n > length {
 				length, distance = n, d
-				if n > goodMatch || n == len(rest) {
+				if n > goodMatch || n == len(src)-p {
 					break
 				}
+				tail = load24(src, p+n-2)
 			}
 		}
 		if tries--; tries == 0 {
 			break
 		}
-		next := int(uint16(p+firstPosition) - e.prev[(p-d)&ringMask])
+		next := int(now - e.prev[q&ringMask])
 		if next <= d || next > maxDistance {
 			break
 		}
 		d = next
 	}
+	if distance == 0 {
+		return 0, 0
+	}
 	return length, distance
 }
 
-// common returns how many bytes of b, which is the shorter, a starts with.
-func common(a, b []byte) int {
-	a = a[:len(b)]
+// common returns how many bytes from p on, up to limit, are the same as those
+// from q on, which is less.
+func common(src []byte, q, p, limit int) int {
 	n := 0
-	for len(b)-n >= 8 {
-		x := binary.LittleEndian.Uint64(a[n:]) ^ binary.LittleEndian.Uint64(b[n:])
-		if x != 0 {
+	for ; n+8 <= limit; n += 8 {
+		if x := load64(src, q+n) ^ load64(src, p+n); x != 0 {
 			return n + bits.TrailingZeros64(x)/8
 		}
-		n += 8
 	}
-	for n < len(b) && a[n] == b[n] {
+	for n < limit && src[q+n] == src[p+n] {
 		n++
 	}
 	return n
+}
+
+// The compiler does better with slices of a length that it knows.
+
+func load32(b []byte, i int) uint32 { return binary.LittleEndian.Uint32(b[i : i+4]) }
+func load64(b []byte, i int) uint64 { return binary.LittleEndian.Uint64(b[i : i+8]) }
+
+// load24 returns three bytes, and a zero byte below them.
+func load24(b []byte, i int) uint32 {
+	b = b[i : i+3]
+	return uint32(b[0])<<8 | uint32(b[1])<<16 | uint32(b[2])<<24
 }
 
 // lengthCode returns the code of a match's length and its bits, the 1 that
@@ -211,47 +248,4 @@ func distanceCode(d int) (code uint64, nbits int) {
 	default:
 		return 0b1111<<13 | o&(1<<13-1), 17
 	}
-}
-
-// A writer packs bits into a buffer. Between flushes there is room for 32
-// more; up to seven bits or three bytes wait in acc.
-type writer struct {
-	buf  []byte
-	n    int    // bytes written
-	acc  uint64 // bits not written, in the low end
-	bits int    // how many
-}
-
-func (w *writer) put(code uint64, nbits int) {
-	w.acc = w.acc<<nbits | code
-	w.bits += nbits
-}
-
-// flush writes whole bytes of acc, four at a time, and tells whether buf had
-// room.
-func (w *writer) flush() bool {
-	if w.bits >= 32 {
-		if w.n+4 > len(w.buf) {
-			return false
-		}
-		w.bits -= 32
-		binary.BigEndian.PutUint32(w.buf[w.n:], uint32(w.acc>>w.bits))
-		w.n += 4
-	}
-	return true
-}
-
-// finish writes the rest, filled up with zero bits, and tells whether the
-// whole is shorter than buf.
-func (w *writer) finish() (int, bool) {
-	w.acc <<= 64 - w.bits
-	for ; w.bits > 0; w.bits -= 8 {
-		if w.n == len(w.buf) {
-			return 0, false
-		}
-		w.buf[w.n] = byte(w.acc >> 56)
-		w.acc <<= 8
-		w.n++
-	}
-	return w.n, w.n < len(w.buf)
 }
