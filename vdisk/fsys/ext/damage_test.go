@@ -28,6 +28,7 @@ type image struct {
 	data  []byte
 	dump  string // what dumpe2fs says
 	spare []byte // data of the last clone
+	log   int64  // offset of the journal, once it was looked for
 }
 
 func load(t testing.TB, name string) *image {
@@ -84,8 +85,12 @@ func (m *image) at(group int, word string) int64 {
 // these images are in one piece.
 func (m *image) journal() int64 {
 	m.t.Helper()
+	if m.log > 0 {
+		return m.log
+	}
 	for off := int64(0); off < int64(len(m.data)); off += m.blockSize() {
 		if bytes.HasPrefix(m.data[off:], []byte("\xc0\x3b\x39\x98\x00\x00\x00\x04")) {
+			m.log = off
 			return off
 		}
 	}
@@ -120,9 +125,9 @@ func (m *image) probe() (*fsys.FileSystem, []fsys.Extent) {
 
 // TestWhole alters images so that their free maps are not certain.
 func TestWhole(t *testing.T) {
-	csum := load(t, mkfs(t, 20<<20, strings.Fields("-b 1024 -O "+debian12)...))
-	plain := load(t, mkfs(t, 20<<20, strings.Fields("-b 1024 -O ^flex_bg,sparse_super,filetype")...))
-	lazy := load(t, mkfs(t, 20<<20, strings.Fields("-b 1024 -O uninit_bg,sparse_super,filetype,has_journal,^extent")...))
+	csum := load(t, mkfs(t, 6<<20, strings.Fields("-b 1024 -g 2048 -N 96 -J size=1 -O "+debian12)...))
+	plain := load(t, mkfs(t, 6<<20, strings.Fields("-b 1024 -g 2048 -N 96 -O ^flex_bg,sparse_super,filetype")...))
+	lazy := load(t, mkfs(t, 6<<20, strings.Fields("-b 1024 -g 2048 -N 96 -J size=1 -O uninit_bg,sparse_super,filetype,has_journal,^extent")...))
 	bigalloc := load(t, mkfs(t, 20<<20, strings.Fields("-b 1024 -C 4096 -O extent,bigalloc")...))
 	for _, tc := range []struct {
 		name  string
@@ -149,12 +154,12 @@ func TestWhole(t *testing.T) {
 		{"magic", csum, func(m *image) { m.super()[0x38]++ }, "-"},
 		{"revision", csum, func(m *image) { m.super()[0x4c] = 2 }, "-"},
 		{"block size", csum, func(m *image) { m.super()[0x18] = 7 }, "-"},
-		{"other block size", csum, func(m *image) { m.super()[0x18] = 2; m.sign() }, "20480 blocks from block 1"},
+		{"other block size", csum, func(m *image) { m.super()[0x18] = 2; m.sign() }, "6144 blocks from block 1"},
 		{"first block", plain, func(m *image) { m.super()[0x14] = 0 }, "from block 0"},
 		{"no blocks", plain, func(m *image) { m.set(4, uint32(0)) }, "0 blocks"},
-		{"one more block", plain, func(m *image) { m.set(4, uint32(20481)) }, "the file system is of 20972544 bytes, its region of 20971520"},
-		{"16 TiB", csum, func(m *image) { m.set(0x150, uint32(4)); m.set(0, uint32(2097155*856)); m.sign() }, "the file system is of 17592207015936 bytes"},
-		{"2^64 blocks", csum, func(m *image) { m.set(0x150, ^uint32(0)); m.sign() }, "18446744069414604800 blocks"},
+		{"one more block", plain, func(m *image) { m.set(4, uint32(6145)) }, "the file system is of 6292480 bytes, its region of 6291456"},
+		{"16 TiB", csum, func(m *image) { m.set(0x150, uint32(4)); m.set(0, uint32(8388611*32)); m.sign() }, "the file system is of 17592192335872 bytes"},
+		{"2^64 blocks", csum, func(m *image) { m.set(0x150, ^uint32(0)); m.sign() }, "18446744069414590464 blocks"},
 		{"groups of 8", plain, func(m *image) { m.set(0x20, uint32(8)); m.set(0x24, uint32(8)) }, "groups of 8 blocks"},
 		{"no group", plain, func(m *image) { m.set(0x20, uint32(0)) }, "groups of 0 blocks"},
 		{"large groups", plain, func(m *image) { m.set(0x20, uint32(8200)) }, "groups of 8200 blocks"},
@@ -172,19 +177,19 @@ func TestWhole(t *testing.T) {
 		{"descriptor's checksum", csum, func(m *image) { m.block(2)[64+0x10]++ }, "bad checksum of the descriptor of group 1"},
 		{"descriptor's checksum, high", csum, func(m *image) { m.block(2)[64+0x3e]++ }, "bad checksum of the descriptor of group 1"},
 		{"descriptor's checksum, lazy", lazy, func(m *image) { m.block(2)[64+0x10]++ }, "bad checksum of the descriptor of group 2"},
-		{"bitmap's checksum", csum, func(m *image) { m.block(m.at(0, "Block bitmap at"))[1000] ^= 1 }, "bad checksum of the block bitmap of group 0"},
-		{"bitmap's count", plain, func(m *image) { m.block(m.at(1, "Block bitmap at"))[1000] ^= 1 }, "group 1 has"},
+		{"bitmap's checksum", csum, func(m *image) { m.block(m.at(0, "Block bitmap at"))[200] ^= 1 }, "bad checksum of the block bitmap of group 0"},
+		{"bitmap's count", plain, func(m *image) { m.block(m.at(1, "Block bitmap at"))[200] ^= 1 }, "group 1 has"},
 		{"count", plain, func(m *image) { m.block(2)[32+0x0c]-- }, "group 1 has"},
-		{"count, lazy", lazy, func(m *image) { m.block(m.at(0, "Block bitmap at"))[1023] ^= 1 }, "group 0 has"},
+		{"count, lazy", lazy, func(m *image) { m.block(m.at(0, "Block bitmap at"))[255] ^= 1 }, "group 0 has"},
 		{"bitmap elsewhere", plain, func(m *image) { m.block(2)[32] += 0x80; m.block(2)[33] += 0x20 }, "the metadata of group 1 lie at"},
 		{"bitmap at 0", plain, func(m *image) { clear(m.block(2)[32:36]) }, "the metadata of group 1 lie at block 0"},
 		{"inodes past the end", plain, func(m *image) { m.block(2)[64+8], m.block(2)[64+9] = 0xff, 0x4f }, "the metadata of group 2 lie at"},
 		{"own metadata free", plain, func(m *image) {
 			at := m.at(2, "Block bitmap at")
 			b := m.block(at)
-			i := at - 1 - 2*8192 // bits of a group count from block 1
+			i := at - 1 - 2*2048 // bits of a group count from block 1
 			b[i/8] &^= 1 << (i % 8)
-			b[500] |= 1
+			b[200] |= 1
 		}, "group 2 has its own metadata as free"},
 
 		{"journal's magic", csum, func(m *image) { m.data[m.journal()]++ }, "the journal has no superblock"},
@@ -230,14 +235,14 @@ func TestWhole(t *testing.T) {
 
 // TestSizes cuts the region short and makes it longer.
 func TestSizes(t *testing.T) {
-	m := load(t, mkfs(t, 20<<20, strings.Fields("-b 1024 -O "+debian12)...))
+	m := load(t, mkfs(t, 6<<20, strings.Fields("-b 1024 -g 2048 -N 96 -J size=1 -O "+debian12)...))
 	_, want := m.probe()
 	m.data = append(m.data, make([]byte, 12345)...)
 	fs, free := m.probe()
-	if fs.Whole != "" || fs.Size != 20<<20 || !slices.Equal(free, want) {
+	if fs.Whole != "" || fs.Size != 6<<20 || !slices.Equal(free, want) {
 		t.Errorf("longer region: %+v, free %v, want %v", fs, free, want)
 	}
-	for _, n := range []int64{20<<20 - 1, 1 << 20, 2048} {
+	for _, n := range []int64{6<<20 - 1, 1 << 20, 2048} {
 		fs, err := ext.Probe(bytes.NewReader(m.data), n)
 		if err != nil || fs == nil || !strings.Contains(fs.Whole, "its region of") {
 			t.Errorf("region of %d: %+v, %v", n, fs, err)
@@ -265,7 +270,7 @@ func (f *failing) ReadAt(p []byte, off int64) (int, error) {
 
 // TestReadError fails every read in turn, of the probe and of the free map.
 func TestReadError(t *testing.T) {
-	m := load(t, mkfs(t, 20<<20, strings.Fields("-b 1024 -O "+debian12)...))
+	m := load(t, mkfs(t, 6<<20, strings.Fields("-b 1024 -g 2048 -N 96 -J size=1 -O "+debian12)...))
 	for n := 0; ; n++ {
 		f := &failing{bytes.NewReader(m.data), n}
 		fs, err := ext.Probe(f, int64(len(m.data)))
@@ -294,9 +299,9 @@ func TestReadError(t *testing.T) {
 
 // TestChanged changes a bitmap between the probe and the use of its map.
 func TestChanged(t *testing.T) {
-	m := load(t, mkfs(t, 20<<20, strings.Fields("-b 1024 -O "+debian12)...))
+	m := load(t, mkfs(t, 6<<20, strings.Fields("-b 1024 -g 2048 -N 96 -J size=1 -O "+debian12)...))
 	fs, _ := m.probe()
-	m.block(m.at(0, "Block bitmap at"))[1000] ^= 1
+	m.block(m.at(0, "Block bitmap at"))[200] ^= 1
 	var err error
 	for _, err = range fs.Free() {
 	}
