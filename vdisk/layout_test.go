@@ -2,9 +2,12 @@ package vdisk
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"strata/venti"
 )
 
 // testLayout has one of everything.
@@ -115,6 +118,32 @@ func TestLayoutRefuses(t *testing.T) {
 		if _, err := DecodeLayout([]byte(c.in)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
 		}
+	}
+}
+
+// TestLayoutLimit encodes as many regions as an image's directory has room
+// for, and one more.
+func TestLayoutLimit(t *testing.T) {
+	l := &Layout{Version: LayoutVersion, Table: "gpt", Regions: []Region{}}
+	for i := range MaxRegions {
+		l.Regions = append(l.Regions, Region{
+			Name: fmt.Sprintf("gap%d", i), Start: l.Size, Length: 512, Kind: "gap", Encoder: "plain", DSize: 4096, PSize: 4080,
+		})
+		l.Size += 512
+	}
+	b, err := l.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeLayout(b); err != nil {
+		t.Error(err)
+	}
+	if n := (MaxRegions + 1) * venti.EntrySize; n > venti.MaxBlockSize {
+		t.Errorf("a directory of %d bytes", n)
+	}
+	l.Regions = append(l.Regions, l.Regions[0])
+	if _, err := l.Encode(); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("one more: got %v", err)
 	}
 }
 
