@@ -19,7 +19,7 @@
 //	p, err := arena.OpenPartition(f)
 //	a, err := p.OpenArena(0)
 //	tr, err := a.ReadTrailer()
-//	end, err := a.Scan(ctx, arena.Pos{}, tr.Mem.End(), func(c *arena.Clump) error { ... })
+//	end, err := a.Scan(ctx, arena.Pos{}, tr.Mem.Used, func(c *arena.Clump) error { ... })
 //
 // An Arena holds no state but its geometry: who appends keeps the trailer in
 // memory and writes the log, then the directory, then the trailer, with a

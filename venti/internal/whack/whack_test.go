@@ -137,7 +137,7 @@ func roundTrip(t *testing.T, e *whack.Encoder, block []byte) {
 func TestAfterAnother(t *testing.T) {
 	var used whack.Encoder
 	rng := rand.New(rand.NewPCG(3, 3))
-	for range 200 {
+	for range 60 {
 		block := words(rng, 1+rng.IntN(60000))
 		var fresh whack.Encoder
 		a, b := make([]byte, len(block)), make([]byte, len(block))
