@@ -174,6 +174,35 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
+// TestSignature puts one magic string after another in a region.
+func TestSignature(t *testing.T) {
+	for _, tc := range []struct {
+		off   int
+		magic string
+		want  string
+	}{
+		{3, "NTFS    ", "[ntfs]"},
+		{3, "EXFAT   ", "[exfat]"},
+		{512 + 24, "LVM2 001", "[LVM2_member]"},
+		{0, "LUKS\xba\xbe\x00\x02", "[crypto_LUKS]"},
+		{64<<10 + 64, "_BHRfS_M", "[btrfs]"},
+		{16 << 10, "\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01", "[zfs_member]"},
+		{0, "XFSB", "[xfs]"},
+		{32<<10 + 1, "CD001", "[iso9660]"},
+		{0, "hsqs", "[squashfs]"},
+		{1080, "\x53\xef", "[ext]"},
+		{1080, "\x53\xee", "[]"},
+		{1, "XFSB", "[]"},
+	} {
+		data := make([]byte, 80<<10)
+		copy(data[tc.off:], tc.magic)
+		names, err := fsys.Signatures(bytes.NewReader(data), int64(len(data)))
+		if got := fmt.Sprint(names); err != nil || got != tc.want {
+			t.Errorf("%q at %d: got %s, %v, want %s", tc.magic, tc.off, got, err, tc.want)
+		}
+	}
+}
+
 func TestUUID(t *testing.T) {
 	if got := fsys.UUID([16]byte{}); got != "" {
 		t.Errorf("got %q for zeros", got)

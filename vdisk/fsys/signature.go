@@ -3,6 +3,7 @@ package fsys
 import (
 	"encoding/binary"
 	"io"
+	"slices"
 )
 
 // A signature is bytes that a kind of file system, or of container for one,
@@ -35,6 +36,13 @@ var signatures = []signature{
 	{"bcache", 4096 + 24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"},
 	{"bcachefs", 4096 + 24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"},
 	{"f2fs", 1024, "\x10\x20\xf5\xf2"},
+	{"zfs_member", 16 << 10, "\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01"}, // the first label's list of names and values
+	{"zfs_member", 16 << 10, "\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01"},
+	{"ceph_bluestore", 0, "bluestore block device"},
+	{"DM_integrity", 0, "integrt\x00"},
+	{"DM_verity_hash", 0, "verity\x00\x00"},
+	{"vdo", 0, "dmvdo001"},
+	{"oracleasm", 32, "ORCLDISK"},
 	{"jfs", 32 << 10, "JFS1"},
 	{"reiserfs", 64<<10 + 52, "ReIsEr"},
 	{"reiser4", 64 << 10, "ReIsEr4"},
@@ -61,12 +69,9 @@ var signatures = []signature{
 func Signatures(r io.ReaderAt, size int64) ([]string, error) {
 	var names []string
 	add := func(name string) {
-		for _, n := range names {
-			if n == name {
-				return
-			}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
 		}
-		names = append(names, name)
 	}
 	var buf [512]byte
 	if size >= 512 {
