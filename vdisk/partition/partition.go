@@ -37,10 +37,10 @@ const (
 // A Scheme is the kind of a partition table.
 type Scheme string
 
-// The schemes, as sfdisk(8) calls them, and none at all.
+// The schemes, and none at all.
 const (
 	GPT  Scheme = "gpt"
-	MBR  Scheme = "dos"
+	MBR  Scheme = "mbr" // sfdisk(8) calls it dos
 	None Scheme = ""
 )
 

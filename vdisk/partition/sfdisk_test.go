@@ -92,7 +92,8 @@ func TestSfdisk(t *testing.T) {
 			if table.Whole != "" || len(table.Notes) > 0 {
 				t.Fatalf("whole because %q, notes %q", table.Whole, table.Notes)
 			}
-			if string(table.Scheme) != says.PartitionTable.Label ||
+			label := map[string]partition.Scheme{"gpt": partition.GPT, "dos": partition.MBR}[says.PartitionTable.Label]
+			if table.Scheme != label ||
 				table.ID != strings.TrimPrefix(strings.ToLower(says.PartitionTable.ID), "0x") {
 				t.Errorf("got %s, %s, want %s, %s", table.Scheme, table.ID, says.PartitionTable.Label, says.PartitionTable.ID)
 			}
