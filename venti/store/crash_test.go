@@ -18,9 +18,9 @@ import (
 // tiny has arenas of some fifty blocks, so that a workload fills several.
 var tiny = shape{parts: 1, partSize: 1 << 20, arenaSize: 160 << 10, sections: 2, secSize: 32 << 10}
 
-// trials returns how many of something to try: n, or n times $TRIAL.
+// trials returns how many of something to try: n, or n times $STRATA_TRIAL.
 func trials(n int) int {
-	if k, err := strconv.Atoi(os.Getenv("TRIAL")); err == nil && k > 0 {
+	if k, err := strconv.Atoi(os.Getenv("STRATA_TRIAL")); err == nil && k > 0 {
 		return n * k
 	}
 	return n

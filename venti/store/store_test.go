@@ -32,6 +32,7 @@ type shape struct {
 	arenaSize int64
 	sections  int
 	secSize   int64 // bytes of buckets in each
+	bucket    int   // bytes in a bucket, 0 for the default
 	noBloom   bool
 }
 
@@ -56,7 +57,7 @@ func (sh shape) format(t testing.TB) *disk.Machine {
 	var sections []*index.Section
 	for i := range sh.sections {
 		s, err := index.FormatSection(ctx, m.NewDisk(fmt.Sprintf("isect%d", i), sh.secSize+(256+8+512)<<10),
-			index.SectionConfig{Name: fmt.Sprintf("isect%d", i), Magic: 7})
+			index.SectionConfig{Name: fmt.Sprintf("isect%d", i), Magic: 7, BlockSize: sh.bucket})
 		if err != nil {
 			t.Fatal(err)
 		}
