@@ -169,10 +169,12 @@ func (c *conn) change(s, now *Stat) (ch Change, touched bool, err error) {
 	q := s.Qid
 	switch {
 	case differ(q.Path != math.MaxUint64, q.Path != now.Qid.Path),
-		differ(q.Vers != math.MaxUint32, q.Vers != now.Qid.Vers),
-		differ(s.Muid != "", s.Muid != now.Muid):
+		differ(q.Vers != math.MaxUint32, q.Vers != now.Qid.Vers):
 		return ch, true, ErrWstat
 	}
+	// Linux's client sends its own name as muid when it renames; who changed a
+	// file is nothing to be told.
+	differ(s.Muid != "", false)
 	mode := s.Mode
 	if differ(mode != math.MaxUint32, mode != now.Mode) {
 		const kind = ModeDir | ModeSpecial | ModeAuth | ModeMount
