@@ -167,8 +167,10 @@ func (c *conn) getlock(r *request, f *fid) error {
 	switch {
 	case o == nil || o.handle == nil:
 		return ErrFidUse
-	case l.Type > lockWrite:
+	case l.Type > lockUnlock:
 		return ErrInvalid
+	case l.Type == lockUnlock:
+		l.Type = lockWrite // Linux's client does not say what the test is for
 	}
 	if held, ok := c.srv.locks.get(o.qidPath, l); ok {
 		l = held
