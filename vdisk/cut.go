@@ -15,6 +15,10 @@ import (
 // where that is smaller, and 204 scores to a pointer block. Larger blocks
 // cost more than they save: of fifteen Debian disks 4 KiB blocks leave half of
 // what 64 KiB blocks do.
+//
+// BUG: plan9port's library counts a file's blocks in 31 bits, so its tools
+// cannot read a region over 8 TiB, or 2 TiB on a grid of 1 KiB. venti/copy can
+// copy it all the same.
 const (
 	maxDSize = 4096
 	minDSize = 512

@@ -39,6 +39,9 @@ func ScoreText(contents []byte) (text string, ok bool) {
 // directory that the tree was given. Symbolic links are followed as far as
 // they stay below it. Those that lead out, that lead nowhere, and files of
 // other kinds are not there.
+//
+// BUG: it is known by its path. When the host renames it, a client that holds
+// it finds what then has the old name, or nothing.
 type hostNode struct {
 	tree *Tree
 	name string    // in its directory
@@ -242,7 +245,9 @@ type hostDir struct {
 	node *hostNode
 	f    *os.File
 
-	mu    sync.Mutex // guards names; held while the directory is read, which no other use of this handle needs to overtake
+	// mu guards the fields below. It is held while the directory is read: all
+	// other uses of this handle need the result.
+	mu    sync.Mutex
 	names []string
 	read  bool
 }

@@ -20,7 +20,6 @@ type freeMap struct {
 	marks []freeMark
 	n     int   // extents
 	end   int64 // of the last one, in sectors
-	bytes int64 // sum of the extents
 }
 
 type freeMark struct {
@@ -58,7 +57,6 @@ func (m *freeMap) add(x fsys.Extent) {
 	m.data = binary.AppendUvarint(m.data, uint64(end-start))
 	m.n++
 	m.end = end
-	m.bytes += (end - start) * freeSector
 }
 
 // next returns the first free extent that ends after off. ok is false if

@@ -454,3 +454,107 @@ func TestImportFaults(t *testing.T) {
 		}
 	}
 }
+
+// TestCanonical changes a disk at random, day after day, and imports it in
+// all ways: in full into an empty store, with yesterday's image as a base,
+// and with an old one. There is one score.
+func TestCanonical(t *testing.T) {
+	seed := rand.Int63()
+	rnd := rand.New(rand.NewSource(seed))
+	src := mbrDisk()
+	st := ventitest.NewMemory()
+	var days []venti.Score
+	for day := range 12 {
+		for range rnd.Intn(5) {
+			off := 64*512 + rnd.Intn(len(src.data)-64*512)
+			piece := src.data[off:min(off+rnd.Intn(1<<rnd.Intn(19)), len(src.data))]
+			if rnd.Intn(2) == 0 {
+				clear(piece)
+			} else {
+				rnd.Read(piece)
+			}
+		}
+		full, err := Import(t.Context(), ventitest.NewMemory(), src, ImportOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range min(len(days), 2) {
+			opt := ImportOptions{Base: days[(len(days)-1)*(1-i)], Parallel: rnd.Intn(4)}
+			inc, err := Import(t.Context(), st, src, opt)
+			if err != nil || inc.Score != full.Score {
+				t.Fatalf("seed %d, day %d: got %v, %v, want %v", seed, day, inc.Score, err, full.Score)
+			}
+		}
+		if len(days) == 0 {
+			if _, err := Import(t.Context(), st, src, ImportOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		days = append(days, full.Score)
+		im, err := Open(t.Context(), st, full.Score)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := Stream(t.Context(), im, &b); err != nil || !bytes.Equal(b.Bytes(), src.data) {
+			t.Fatalf("seed %d, day %d: the image differs from the disk: %v", seed, day, err)
+		}
+	}
+}
+
+// FuzzImport changes and cuts small disks and imports them: nothing that they
+// claim to be may cost a byte that was asked for, or more than an error.
+func FuzzImport(f *testing.F) {
+	disks := [][]byte{nil, mbrDisk().data[:64<<10]}
+	for _, args := range [][]string{
+		{"-t", "ext2", "-b", "1024", "-N", "16"},
+		{"-t", "ext4", "-b", "1024", "-N", "16", "-O", "^has_journal"},
+	} {
+		img := filepath.Join(f.TempDir(), "img")
+		if err := os.WriteFile(img, make([]byte, 128<<10), 0o666); err != nil {
+			f.Fatal(err)
+		}
+		run(f, "", "mke2fs", append(args, "-q", img)...)
+		b, err := os.ReadFile(img)
+		if err != nil {
+			f.Fatal(err)
+		}
+		copy(b[100<<10:], "in a free block")
+		disks = append(disks, b)
+	}
+	f.Add(uint8(0), uint32(0), uint32(0), []byte("any bytes"))
+	f.Add(uint8(1), uint32(454), uint32(0), []byte{0, 0, 0, 1})
+	f.Add(uint8(2), uint32(1024), uint32(0), []byte{})
+	f.Add(uint8(3), uint32(1024+96), uint32(5000), []byte{0xff})
+	f.Fuzz(func(t *testing.T, which uint8, off, cut uint32, patch []byte) {
+		base := disks[int(which)%len(disks)]
+		data := make([]byte, max(len(base), len(patch)))
+		copy(data, base)
+		copy(data[int(off)%(len(data)+1):], patch)
+		data = data[:len(data)-int(cut)%(len(data)+1)]
+		src := &memSource{data: data}
+		for _, exact := range []bool{false, true} {
+			st := ventitest.NewMemory()
+			res, err := Import(t.Context(), st, src, ImportOptions{Exact: exact})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkCounts(t, res)
+			im, err := Open(t.Context(), st, res.Score)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rep, err := Compare(t.Context(), im, src)
+			if err != nil || rep.Failed > 0 {
+				t.Errorf("compare: %+v, %v", rep, err)
+			}
+			var b bytes.Buffer
+			if err := Stream(t.Context(), im, &b); err != nil || b.Len() != len(data) {
+				t.Fatalf("%d bytes of %d: %v", b.Len(), len(data), err)
+			}
+			if whole := exact || res.Total.Free == 0; whole && !bytes.Equal(b.Bytes(), data) {
+				t.Error("an image from which nothing was left out differs")
+			}
+		}
+	})
+}
