@@ -221,7 +221,7 @@ func TestTree(t *testing.T) {
 				}
 			}
 			for _, c := range []struct{ path, want string }{
-				{"score/" + s.score + "/info", "score " + s.score + "\nsize 3146240\ntable dos\n"},
+				{"score/" + s.score + "/info", "score " + s.score + "\nsize 3146240\ntable mbr\n"},
 				{"score/" + s.score + "/parts/2/info", "name p2\nkind partition\nstart 1080832\nlength 1024000\nnumber 2\nparttype da\n"},
 				{"status", "reads "},
 			} {
