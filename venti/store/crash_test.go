@@ -165,7 +165,7 @@ func TestCrash(t *testing.T) {
 			mustClose(t, s)
 			checkStore(t, m)
 			total := m.Count(disk.OpWrite) + m.Count(disk.OpSync) - before
-			n := trials(40)
+			n := trials(8)
 			t.Logf("%d writes and syncs, cut at %d of them", total, n)
 			for i := range n {
 				seed := uint64(i + 1)
@@ -243,7 +243,7 @@ func TestFault(t *testing.T) {
 	mustClose(t, s)
 	for _, kind := range []disk.OpKind{disk.OpWrite, disk.OpSync, disk.OpRead} {
 		total := m.Count(kind) - base[kind]
-		n := int64(trials(20))
+		n := int64(trials(5))
 		for i := range min(n, total) {
 			nth := i
 			if n < total {

@@ -289,13 +289,15 @@ func TestDamagedTail(t *testing.T) {
 // first: the directories save nearly all reads of the index.
 func TestLearn(t *testing.T) {
 	m := small.format(t)
-	s := mustOpen(t, configOf(m))
+	cfg := configOf(m)
+	cfg.IndexMem = 1 << 20
+	s := mustOpen(t, cfg)
 	list := blocks(1, 3000, 600)
 	for _, b := range list {
 		mustWrite(t, s, venti.DataType, b)
 	}
 	mustClose(t, s)
-	s = mustOpen(t, configOf(m))
+	s = mustOpen(t, cfg)
 	for _, b := range list {
 		wantBlock(t, s, venti.DataType, b)
 	}

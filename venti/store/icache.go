@@ -26,6 +26,7 @@ import (
 type indexCache struct {
 	shards [indexShards]indexShard
 	sets   uint32 // sets of clean entries in a shard, a power of two
+	slots  []slot // the clean tables of all shards
 
 	dirty atomic.Int64 // entries in all dirty and flushing tables
 	stuck atomic.Int64 // in all stuck tables
@@ -79,14 +80,14 @@ type claim struct {
 func newIndexCache(size int64) (*indexCache, error) {
 	const setBytes = setSize * 32
 	c := &indexCache{sets: uint32(floorPow2(int(max(1, size/(indexShards*setBytes)))))}
+	n := int(c.sets) * setSize
+	var err error
+	if c.slots, err = offHeap[slot](indexShards * n); err != nil {
+		return nil, err
+	}
 	for i := range c.shards {
-		sh := &c.shards[i]
-		sh.claims = make(map[key]*claim)
-		var err error
-		if sh.clean, err = offHeap[slot](int(c.sets) * setSize); err != nil {
-			c.close()
-			return nil, err
-		}
+		c.shards[i].claims = make(map[key]*claim)
+		c.shards[i].clean = c.slots[i*n:][:n:n]
 	}
 	return c, nil
 }
@@ -96,10 +97,11 @@ func (c *indexCache) close() {
 	for i := range c.shards {
 		sh := &c.shards[i]
 		sh.mu.Lock()
-		release(sh.clean)
 		sh.clean = nil
 		sh.mu.Unlock()
 	}
+	release(c.slots)
+	c.slots = nil
 }
 
 func (c *indexCache) shard(score *[20]byte) *indexShard {

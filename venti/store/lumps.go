@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync"
 	"unsafe"
 
@@ -30,6 +31,8 @@ import (
 type lumpCache struct {
 	shards []lumpShard
 	mask   uint32
+	rings  []byte   // of all shards
+	tables []uint64 // the same
 }
 
 const (
@@ -74,20 +77,19 @@ func newLumpCache(size int64) (*lumpCache, error) {
 	// A ring gets the memory but for a table of 8 bytes in each lumpSlotBytes.
 	ringSize := max(int(size)/n, minShard) * lumpSlotBytes / (lumpSlotBytes + 8) &^ 7
 	slots := floorPow2(ringSize / lumpSlotBytes)
+	var err error
+	if c.rings, err = offHeap[byte](n * ringSize); err != nil {
+		return nil, err
+	}
+	if c.tables, err = offHeap[uint64](n * slots); err != nil {
+		release(c.rings)
+		return nil, err
+	}
 	for i := range c.shards {
 		sh := &c.shards[i]
-		var err error
-		if sh.ring, err = offHeap[byte](ringSize); err == nil {
-			sh.table, err = offHeap[uint64](slots)
-		}
-		if err != nil {
-			c.close()
-			return nil, err
-		}
-		sh.shift = 32
-		for s := slots; s > 1; s /= 2 {
-			sh.shift--
-		}
+		sh.ring = c.rings[i*ringSize:][:ringSize:ringSize]
+		sh.table = c.tables[i*slots:][:slots:slots]
+		sh.shift = uint(33 - bits.Len(uint(slots)))
 	}
 	return c, nil
 }
@@ -97,11 +99,12 @@ func (c *lumpCache) close() {
 	for i := range c.shards {
 		sh := &c.shards[i]
 		sh.mu.Lock()
-		release(sh.ring)
-		release(sh.table)
 		sh.ring, sh.table, sh.count = nil, nil, 0
 		sh.mu.Unlock()
 	}
+	release(c.rings)
+	release(c.tables)
+	c.rings, c.tables = nil, nil
 }
 
 // clear forgets all lumps.
@@ -192,18 +195,6 @@ func (c *lumpCache) put(k *key, data []byte, used bool) {
 	copy(rec[recordHeader:], data)
 	sh.head += uint64(n)
 	sh.insert(hashOf(k), at)
-}
-
-// drop forgets a lump.
-func (c *lumpCache) drop(k *key) {
-	sh := c.shard(k)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if rec := sh.find(k); rec != nil {
-		// What is left of it in the ring is passed over at the tail.
-		sh.remove(hashOf(k), int(uintptr(unsafe.Pointer(&rec[0]))-uintptr(unsafe.Pointer(&sh.ring[0]))))
-		rec[7] = padMark
-	}
 }
 
 func recordLen(rec []byte) int { return int(*(*uint32)(unsafe.Pointer(&rec[0]))) }

@@ -76,7 +76,7 @@ func (sh shape) format(t testing.TB) *disk.Machine {
 
 // configOf returns the configuration of the store that is on a machine.
 func configOf(m *disk.Machine) Config {
-	cfg := Config{LumpMem: 1 << 20, IndexMem: 1 << 20, Interval: -1}
+	cfg := Config{LumpMem: 1 << 19, IndexMem: 1 << 16, Interval: -1}
 	for i := 0; m.Disk(fmt.Sprintf("arenas%d", i)) != nil; i++ {
 		cfg.Arenas = append(cfg.Arenas, m.Disk(fmt.Sprintf("arenas%d", i)))
 	}
