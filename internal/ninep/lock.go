@@ -149,9 +149,10 @@ func (t *locks) release(f *fid) {
 // client asks again.
 func (c *conn) lock(r *request, f *fid) error {
 	o := f.io.Load()
+	if _, err := f.place(); err != nil || o == nil {
+		return ErrFidUse // an attribute, or not open
+	}
 	switch l := r.f.Lock; {
-	case o == nil || o.handle == nil:
-		return ErrFidUse
 	case l.Type > lockUnlock:
 		return ErrInvalid
 	case !c.srv.locks.set(f, o.qidPath, l):
@@ -163,10 +164,11 @@ func (c *conn) lock(r *request, f *fid) error {
 // getlock does a Tgetlock.
 func (c *conn) getlock(r *request, f *fid) error {
 	o := f.io.Load()
+	if _, err := f.place(); err != nil || o == nil {
+		return ErrFidUse
+	}
 	l := r.f.Lock
 	switch {
-	case o == nil || o.handle == nil:
-		return ErrFidUse
 	case l.Type > lockUnlock:
 		return ErrInvalid
 	case l.Type == lockUnlock:

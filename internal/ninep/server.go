@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -139,8 +140,13 @@ func (s *Server) ServeConn(ctx context.Context, rwc io.ReadWriteCloser) error {
 	cancel()
 	rwc.Close()
 	c.reset()
-	if stopped || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+	if stopped {
 		return nil
+	}
+	for _, end := range []error{io.EOF, net.ErrClosed, io.ErrClosedPipe, syscall.ECONNRESET} {
+		if errors.Is(err, end) {
+			return nil
+		}
 	}
 	return err
 }
@@ -150,13 +156,8 @@ const (
 	// hundreds of small requests. Larger frames are read past it.
 	readBuffer = 32 << 10
 
-	// inlineMax is the largest read that is answered by the goroutine that reads
-	// the connection. Beyond it copying the data and writing it to the
-	// socket are better done side by side.
-	inlineMax = 32 << 10
-
-	// inlineBatch is how many bytes of replies the reader gathers before it
-	// writes them.
+	// inlineBatch is how many bytes of replies the reader gathers, of requests
+	// that it answers itself, before it writes them.
 	inlineBatch = 128 << 10
 )
 
@@ -225,7 +226,7 @@ func (c *conn) newRequest(frame *buffer) *request {
 func (r *request) free() {
 	r.frame.free()
 	r.out.free()
-	r.f, r.rep = Fcall{}, Fcall{}
+	r.rep = Fcall{} // Unpack clears r.f
 	r.c, r.frame, r.out, r.ctx = nil, nil, nil, nil
 	r.flushed, r.flushes = false, r.flushes[:0]
 	requests.Put(r)

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"strata/internal/ninep"
@@ -281,6 +282,57 @@ func TestParked(t *testing.T) {
 			// What still runs ends with the connection.
 		})
 	}
+}
+
+// TestBackpressure sends more than the server will hold while a read is under
+// way: it stops reading, goes on when the read has ended, and loses nothing.
+func TestBackpressure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newSlowFS()
+		near, far := net.Pipe() // which holds nothing itself
+		ended := make(chan error, 1)
+		const most, size, writes = 10000, 1000, 100
+		go func() {
+			ended <- ninep.NewServer(fs, ninep.Config{MaxBytes: most}).ServeConn(context.Background(), far)
+		}()
+		p := newPeer(t, near)
+		p.start(ninep.Classic, 65536)
+		p.openSlow()
+		read := tread(1, 0)
+		read.Count = most
+		p.send(read)
+		<-fs.started
+		taken := 0
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			for i := range uint16(writes) {
+				b, _ := (&ninep.Fcall{Type: ninep.Twrite, Tag: 2 + i, Fid: 2, Data: make([]byte, size)}).Pack(nil, ninep.Classic)
+				p.conn.Write(b)
+				taken++
+			}
+		}()
+		synctest.Wait()
+		// Beyond most there is one frame that did not fit, and the read buffer.
+		if taken == 0 || taken > (most+32<<10)/size+1 {
+			t.Errorf("the server has taken %d writes", taken)
+		}
+		fs.release <- nil
+		p.expect(ninep.Fcall{Type: ninep.Rread, Tag: 1})
+		seen := make(map[uint16]bool)
+		for range writes {
+			r := p.take()
+			if r.Type != ninep.Rerror || seen[r.Tag] {
+				t.Fatal(r.Text(ninep.Classic))
+			}
+			seen[r.Tag] = true
+		}
+		<-sent
+		near.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestHangUp ends a connection with reads under way: their contexts are
