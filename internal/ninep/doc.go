@@ -13,7 +13,7 @@
 //	err := s.Serve(ctx, listener)
 //
 // The message formats are tables in fcall.go, the errors that both kinds of
-// client understand a table in error.go. server.go has the connection: one
+// client understand a table in error.go. conn.go has the connection: one
 // goroutine reads it; handle.go, classic.go and linux.go do what the messages
 // ask. text.go has messages as text, in which package ninetest holds
 // conversations.
