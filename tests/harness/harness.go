@@ -179,6 +179,8 @@ func (s Suite) Serve(t testing.TB, st *Store, flags ...string) *Server {
 	srv.cmd = exec.Command(filepath.Join(s.Bin, "venti/venti"), args...)
 	srv.cmd.Env = append(os.Environ(), s.Env...)
 	srv.cmd.Stdout, srv.cmd.Stderr = srv.log, srv.log
+	// plan9port's venti serves from a child of the process that was started.
+	srv.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := srv.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -203,10 +205,15 @@ func (s Suite) Serve(t testing.TB, st *Store, flags ...string) *Server {
 	}
 }
 
-// Kill ends the server with SIGKILL and waits for its end.
+// Kill ends the server's processes with SIGKILL and waits for their end. It
+// may be called again.
 func (s *Server) Kill() {
-	s.cmd.Process.Kill()
-	<-s.done
+	select {
+	case <-s.done: // its number may be another's by now
+	default:
+		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+		<-s.done
+	}
 }
 
 // Stop ends the server with SIGTERM, as a service manager does, and fails the
