@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"strata/internal/disk"
+	"strata/internal/ninep"
+	"strata/venti"
+)
+
+// up serves dir on its sockets until the returned function is called.
+func up(t *testing.T, dir string, opt upOptions) (*suite, func()) {
+	t.Helper()
+	opt.Local, opt.Size = true, 64*mib
+	s, err := openSuite(t.Context(), dir, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.serve(ctx) }()
+	return s, func() {
+		t.Helper()
+		stop()
+		if err := errors.Join(<-done, s.close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestUp(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "store")
+	s, down := up(t, dir, upOptions{})
+	c, err := venti.Dial(t.Context(), s.ventiSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	score, err := c.WriteBlock(t.Context(), venti.DataType, []byte("kept"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+
+	// Nobody else may open the directory meanwhile.
+	if _, err := openSuite(t.Context(), dir, upOptions{Local: true}); !errors.Is(err, disk.ErrInUse) {
+		t.Errorf("opened a second time: %v, want %v", err, disk.ErrInUse)
+	}
+	down()
+
+	// What was written is there after a stop, without a sync.
+	s, down = up(t, dir, upOptions{})
+	defer down()
+	c, err = venti.Dial(t.Context(), s.ventiSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	buf := make([]byte, 10)
+	if n, err := c.ReadBlock(t.Context(), score, venti.DataType, buf); err != nil || string(buf[:n]) != "kept" {
+		t.Errorf("read %q, %v", buf[:n], err)
+	}
+	if s.stored() == 0 {
+		t.Error("nothing is stored")
+	}
+}
+
+// TestFilesReadAsDisks reads a disk through a .vdisk file over 9P.
+func TestFilesReadAsDisks(t *testing.T) {
+	files := t.TempDir()
+	image := filepath.Join(files, "raw")
+	want := strings.Repeat("a disk without partitions. ", 4000)
+	if err := os.WriteFile(image, []byte(want), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, down := up(t, filepath.Join(t.TempDir(), "store"), upOptions{Files: files})
+	defer down()
+	res, err := importFile(t.Context(), s.store, image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(files, "day.vdisk"), []byte("vdisk:"+res.Score.String()+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unix", s.vdiskSocketPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := ninep.NewClient(t.Context(), conn, ninep.ClientConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	root, err := c.Attach(t.Context(), "none", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := root.Walk(t.Context(), "files", "day.vdisk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Open(t.Context(), ninep.OREAD); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if n, err := f.ReadAt(t.Context(), got, 0); n != len(want) || string(got) != want {
+		t.Errorf("read %d bytes, %v; want the %d of the disk", n, err, len(want))
+	}
+}
+
+func TestDemoLeavesForeignDirectoriesAlone(t *testing.T) {
+	dir := t.TempDir()
+	if err := freshDir(dir); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("an existing directory: %v, want %v", err, fs.ErrExist)
+	}
+	ours := filepath.Join(dir, "demo")
+	for range 2 {
+		if err := freshDir(ours); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(ours, "old"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := freshDir(ours); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(ours, "old")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what an earlier demo made is still there: %v", err)
+	}
+}
+
+func TestCopyAndCompare(t *testing.T) {
+	block := func(b byte) string { return strings.Repeat(string(b), 4096) }
+	original := filepath.Join(t.TempDir(), "original")
+	if err := os.WriteFile(original, []byte(block('a')+block('b')+block(0)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name, disk   string
+		same, zeroed int64
+		err          string
+	}{
+		{"equal", block('a') + block('b') + block(0), 8192, 0, ""},
+		{"a free block", block('a') + block(0) + block(0), 4096, 4096, ""},
+		{"another byte", block('a') + block('c') + block(0), 0, 0, "differs from the original at 4096"},
+		{"garbage", block('a') + block('b') + block('c'), 0, 0, "differs from the original at 8192"},
+		{"short", block('a'), 0, 0, "4096 bytes, the original has 12288"},
+		{"long", block('a') + block('b') + block(0) + block(0), 0, 0, "longer than the original"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			same, zeroed, err := copyAndCompare(t.Context(), strings.NewReader(tc.disk), original, filepath.Join(t.TempDir(), "copy"))
+			if same != tc.same || zeroed != tc.zeroed || (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
+				t.Errorf("%d same, %d zeroed, %v; want %d, %d, %q", same, zeroed, err, tc.same, tc.zeroed, tc.err)
+			}
+		})
+	}
+}
