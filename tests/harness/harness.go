@@ -172,11 +172,28 @@ type Server struct {
 // waits until it answers. The server is killed when the test ends, if it still runs.
 func (s Suite) Serve(t testing.TB, st *Store, flags ...string) *Server {
 	t.Helper()
-	sock := filepath.Join(st.Dir, "venti.sock")
+	return s.start(t, st, append([]string{filepath.Join(s.Bin, "venti/venti")}, st.flags(flags...)...))
+}
+
+// ServeUnder is Serve for a server that is run by another program, such as
+// strace, whose command line comes in front of the server's.
+func (s Suite) ServeUnder(t testing.TB, st *Store, under ...string) *Server {
+	t.Helper()
+	return s.start(t, st, append(append(under, filepath.Join(s.Bin, "venti/venti")), st.flags()...))
+}
+
+func (st *Store) addr() string { return "unix!" + filepath.Join(st.Dir, "venti.sock") }
+
+func (st *Store) flags(more ...string) []string {
+	return append([]string{"-s", "-c", st.Conf(), "-a", st.addr()}, more...)
+}
+
+func (s Suite) start(t testing.TB, st *Store, args []string) *Server {
+	t.Helper()
+	sock := strings.TrimPrefix(st.addr(), "unix!")
 	os.Remove(sock)
-	srv := &Server{Addr: "unix!" + sock, log: new(lockedBuffer), done: make(chan struct{})}
-	args := append([]string{"-s", "-c", st.Conf(), "-a", srv.Addr}, flags...)
-	srv.cmd = exec.Command(filepath.Join(s.Bin, "venti/venti"), args...)
+	srv := &Server{Addr: st.addr(), log: new(lockedBuffer), done: make(chan struct{})}
+	srv.cmd = exec.Command(args[0], args[1:]...)
 	srv.cmd.Env = append(os.Environ(), s.Env...)
 	srv.cmd.Stdout, srv.cmd.Stderr = srv.log, srv.log
 	// plan9port's venti serves from a child of the process that was started.
