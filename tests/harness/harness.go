@@ -26,12 +26,12 @@ type Suite struct {
 	Env  []string // added to the environment of each program
 }
 
+// binDir is where Ours builds; the name is this process's own.
+func binDir() string { return filepath.Join(os.TempDir(), fmt.Sprintf("strata-bin-%d", os.Getpid())) }
+
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "strata-bin-")
-	if err != nil {
-		return "", err
-	}
-	if err := os.Mkdir(filepath.Join(dir, "venti"), 0o755); err != nil {
+	dir := binDir()
+	if err := os.MkdirAll(filepath.Join(dir, "venti"), 0o755); err != nil {
 		return "", err
 	}
 	for _, args := range [][]string{
@@ -55,12 +55,9 @@ func Ours(t testing.TB) Suite {
 	return Suite{Name: "strata", Bin: dir}
 }
 
-// Cleanup removes what Ours built. TestMain calls it when the tests have run.
-func Cleanup() {
-	if dir, err := build(); err == nil {
-		os.RemoveAll(dir)
-	}
-}
+// Cleanup removes what Ours built, if it did. TestMain calls it when the tests
+// have run.
+func Cleanup() { os.RemoveAll(binDir()) }
 
 // Plan9 returns plan9port's programs, and skips the test where $PLAN9 does
 // not hold them.
