@@ -30,7 +30,7 @@ type pair struct {
 }
 
 func pairs(t *testing.T) []pair {
-	ours, theirs := harness.Ours(t), harness.Plan9(t)
+	theirs, ours := harness.Plan9(t), harness.Ours(t)
 	return []pair{
 		{"our server, their client", ours, theirs},
 		{"their server, our client", theirs, ours},
