@@ -3,5 +3,6 @@
 # server, every fuzz target. $1 multiplies their length.
 set -eu
 times=${1:-1}
-STRATA_TRIAL=$times go test -count=1 -timeout 60m -v ./venti/store ./tests/crash
+STRATA_TRIAL=$((times * 30)) go test -count=1 -timeout 30m -v ./venti/store
+STRATA_TRIAL=$times go test -count=1 -timeout 30m -v ./tests/crash
 sh tests/fuzz.sh "$((times * 20))s"
