@@ -32,6 +32,19 @@ type File interface {
 	Size() int64
 }
 
+// ReadFull fills b from offset off of r. That r ends before is
+// io.ErrUnexpectedEOF.
+func ReadFull(r io.ReaderAt, b []byte, off int64) error {
+	n, err := r.ReadAt(b, off)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("read %d bytes at %d: %w", len(b), off, err)
+}
+
 // checkRange returns an error unless [off, off+n) lies inside [0, size).
 func checkRange(name, verb string, off int64, n int, size int64) error {
 	if off < 0 || off > size || int64(n) > size-off {

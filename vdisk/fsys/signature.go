@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"io"
 	"slices"
+
+	"strata/internal/disk"
 )
 
 // A signature is bytes that a kind of file system, or of container for one,
@@ -75,7 +77,7 @@ func Signatures(r io.ReaderAt, size int64) ([]string, error) {
 	}
 	var buf [512]byte
 	if size >= 512 {
-		if err := ReadFull(r, buf[:], 0); err != nil {
+		if err := disk.ReadFull(r, buf[:], 0); err != nil {
 			return nil, err
 		}
 		if fatBoot(buf[:]) {
@@ -83,7 +85,7 @@ func Signatures(r io.ReaderAt, size int64) ([]string, error) {
 		}
 	}
 	if size >= 1024+512 {
-		if err := ReadFull(r, buf[:], 1024); err != nil {
+		if err := disk.ReadFull(r, buf[:], 1024); err != nil {
 			return nil, err
 		}
 		if extSuper(buf[:]) {
@@ -95,7 +97,7 @@ func Signatures(r io.ReaderAt, size int64) ([]string, error) {
 		if s.off+int64(len(b)) > size {
 			continue
 		}
-		if err := ReadFull(r, b, s.off); err != nil {
+		if err := disk.ReadFull(r, b, s.off); err != nil {
 			return nil, err
 		}
 		if string(b) == s.magic {

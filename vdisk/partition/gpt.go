@@ -8,6 +8,7 @@ import (
 	"io"
 	"unicode/utf16"
 
+	"strata/internal/disk"
 	"strata/vdisk/fsys"
 )
 
@@ -62,7 +63,7 @@ func readGPTHeader(r io.ReaderAt, size int64, sector int, lba uint64) (*gptHeade
 		return nil, "outside the disk", nil
 	}
 	b := make([]byte, sector)
-	if err := fsys.ReadFull(r, b, int64(lba)*int64(sector)); err != nil {
+	if err := disk.ReadFull(r, b, int64(lba)*int64(sector)); err != nil {
 		return nil, "", fmt.Errorf("read GPT header at sector %d: %w", lba, err)
 	}
 	if string(b[:8]) != gptMagic {
@@ -99,7 +100,7 @@ func readGPTHeader(r io.ReaderAt, size int64, sector int, lba uint64) (*gptHeade
 	if h.array < 2 || h.array >= sectors || h.arrayEnd(sector) > sectors {
 		return nil, "its entries lie outside the disk", nil
 	}
-	if err := fsys.ReadFull(r, h.entries, int64(h.array)*int64(sector)); err != nil {
+	if err := disk.ReadFull(r, h.entries, int64(h.array)*int64(sector)); err != nil {
 		return nil, "", fmt.Errorf("read GPT entries at sector %d: %w", h.array, err)
 	}
 	if crc32.ChecksumIEEE(h.entries) != arraySum {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"strata/vdisk/fsys"
+	"strata/internal/disk"
 )
 
 // A master boot record and an extended boot record are
@@ -105,7 +105,7 @@ func readRecord(r io.ReaderAt, size int64) (*record, error) {
 		return nil, nil
 	}
 	var b [sectorSize]byte
-	if err := fsys.ReadFull(r, b[:], 0); err != nil {
+	if err := disk.ReadFull(r, b[:], 0); err != nil {
 		return nil, fmt.Errorf("read boot record: %w", err)
 	}
 	return unpackRecord(b[:]), nil
@@ -161,7 +161,7 @@ func (t *Table) readExtended(r io.ReaderAt, base, end uint64, first int) (int, e
 		}
 		seen[at] = true
 		var b [sectorSize]byte
-		if err := fsys.ReadFull(r, b[:], int64(at*sectorSize)); err != nil {
+		if err := disk.ReadFull(r, b[:], int64(at*sectorSize)); err != nil {
 			return n, fmt.Errorf("read extended boot record at sector %d: %w", at, err)
 		}
 		rec := unpackRecord(b[:])

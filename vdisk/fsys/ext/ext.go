@@ -24,6 +24,7 @@ import (
 	"io"
 	"math/bits"
 
+	"strata/internal/disk"
 	"strata/vdisk/fsys"
 )
 
@@ -49,7 +50,7 @@ func probe(r io.ReaderAt, size int64) (*fsys.FileSystem, error) {
 		return nil, nil
 	}
 	b := make([]byte, superSize)
-	if err := fsys.ReadFull(r, b, superOff); err != nil {
+	if err := disk.ReadFull(r, b, superOff); err != nil {
 		return nil, err
 	}
 	if !isSuper(b) {
@@ -129,7 +130,7 @@ func (v *volume) readBlock(n uint64, b []byte) error {
 	if n >= v.blocks {
 		return uncertain("block %d of %d", n, v.blocks)
 	}
-	return fsys.ReadFull(v.r, b, int64(n*v.blockSize))
+	return disk.ReadFull(v.r, b, int64(n*v.blockSize))
 }
 
 // versions calls f with every version of a block, which is valid until f

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 
+	"strata/internal/disk"
 	"strata/vdisk/fsys"
 )
 
@@ -71,7 +72,7 @@ func Probe(r io.ReaderAt, size int64) (*fsys.FileSystem, error) {
 // is none.
 func probePage(r io.ReaderAt, size, page int64) (*fsys.FileSystem, error) {
 	var magic [magicSize]byte
-	if err := fsys.ReadFull(r, magic[:], page-magicSize); err != nil {
+	if err := disk.ReadFull(r, magic[:], page-magicSize); err != nil {
 		return nil, err
 	}
 	fs := &fsys.FileSystem{Type: "swap", BlockSize: int(page)}
@@ -86,7 +87,7 @@ func probePage(r io.ReaderAt, size, page int64) (*fsys.FileSystem, error) {
 		return nil, nil
 	}
 	var h [headerSize]byte
-	if err := fsys.ReadFull(r, h[:], headerOff); err != nil {
+	if err := disk.ReadFull(r, h[:], headerOff); err != nil {
 		return nil, err
 	}
 	var order binary.ByteOrder = binary.LittleEndian

@@ -79,7 +79,7 @@ func (a *Arena) ReadTrailer() (Trailer, error) {
 
 func (a *Arena) readTrailer() (Trailer, error) {
 	block := make([]byte, a.BlockSize)
-	if err := readFull(a.file, block, a.Stop-int64(a.BlockSize)); err != nil {
+	if err := disk.ReadFull(a.file, block, a.Stop-int64(a.BlockSize)); err != nil {
 		return Trailer{}, a.errorf("read trailer: %w", err)
 	}
 	t, err := UnpackTrailer(block)
@@ -108,7 +108,7 @@ func (a *Arena) WriteTrailer(t *Trailer) error {
 	}
 	block := make([]byte, a.BlockSize)
 	off := a.Stop - int64(a.BlockSize)
-	if err := readFull(a.file, block, off); err != nil {
+	if err := disk.ReadFull(a.file, block, off); err != nil {
 		return a.errorf("read trailer: %w", err)
 	}
 	t.Pack(block)
@@ -123,7 +123,7 @@ func (a *Arena) WriteTrailer(t *Trailer) error {
 // in a log, and no more.
 func (a *Arena) CheckHeader() error {
 	var b [headerSize5]byte
-	if err := readFull(a.file, b[:], a.Start); err != nil {
+	if err := disk.ReadFull(a.file, b[:], a.Start); err != nil {
 		return a.errorf("read header: %w", err)
 	}
 	got, err := unpackHeader(b[:])
@@ -234,7 +234,7 @@ func (a *Arena) sum(ctx context.Context, t *Trailer) (venti.Score, error) {
 		if last := a.Stop - int64(a.BlockSize); off < last {
 			b = b[:min(int64(len(b)), last-off)]
 		}
-		if err := readFull(a.file, b, off); err != nil {
+		if err := disk.ReadFull(a.file, b, off); err != nil {
 			return venti.Score{}, a.errorf("sum: %w", err)
 		}
 		off += int64(len(b))

@@ -1,5 +1,7 @@
 package arena
 
+import "strata/internal/disk"
+
 // The clump directory repeats the ClumpInfo of every clump, in order. Block j
 // of it holds those from j*floor(blocksize/25) on, packed from the start of
 // the block, and lies j+1 blocks before the trailer: blocks go down, entries
@@ -44,7 +46,7 @@ func (a *Arena) ReadInfos(infos []ClumpInfo, first int) error {
 			buf = make([]byte, blocks*bs)
 		}
 		buf = buf[:blocks*bs]
-		if err := readFull(a.file, buf, top-(blocks-1)*bs); err != nil {
+		if err := disk.ReadFull(a.file, buf, top-(blocks-1)*bs); err != nil {
 			return a.errorf("read directory: %w", err)
 		}
 		for i := blocks - 1; i >= 0; i-- {

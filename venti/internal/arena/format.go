@@ -200,7 +200,7 @@ func (p *Partition) zero(ctx context.Context) error {
 			return err
 		}
 		b := buf[:min(chunkSize, stop-off)]
-		if err := readFull(p.file, b, off); err != nil {
+		if err := disk.ReadFull(p.file, b, off); err != nil {
 			return err
 		}
 		if bytes.Equal(b, zeros[:len(b)]) {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
@@ -187,7 +186,7 @@ func OpenPartition(f disk.File) (*Partition, error) {
 		return nil, fmt.Errorf("arena partition of %d bytes: %w", f.Size(), ErrFormat)
 	}
 	var b [partHeaderSize]byte
-	if err := readFull(f, b[:], PartBlank); err != nil {
+	if err := disk.ReadFull(f, b[:], PartBlank); err != nil {
 		return nil, fmt.Errorf("arena partition: read header: %w", err)
 	}
 	h, err := unpackPartHeader(b[:])
@@ -199,7 +198,7 @@ func OpenPartition(f disk.File) (*Partition, error) {
 		return nil, fmt.Errorf("arena partition: arenas at %d, past the end at %d: %w", h.arenaBase, limit, ErrFormat)
 	}
 	text := make([]byte, min(h.arenaBase-h.tableBase(), maxTableSize))
-	if err := readFull(f, text, h.tableBase()); err != nil {
+	if err := disk.ReadFull(f, text, h.tableBase()); err != nil {
 		return nil, fmt.Errorf("arena partition: read table: %w", err)
 	}
 	arenas, err := unpackTable(text, h.blockSize, h.arenaBase, limit)
@@ -213,16 +212,4 @@ func OpenPartition(f disk.File) (*Partition, error) {
 func (p *Partition) TableSize() int64 {
 	h := partHeader{p.BlockSize, p.ArenaBase}
 	return h.arenaBase - h.tableBase()
-}
-
-// readFull fills b from off.
-func readFull(f io.ReaderAt, b []byte, off int64) error {
-	n, err := f.ReadAt(b, off)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("%d bytes at %d: %w", len(b), off, err)
 }

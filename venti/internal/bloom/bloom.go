@@ -16,9 +16,7 @@ package bloom
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -96,7 +94,7 @@ type Filter struct {
 // Open reads the filter that file holds. The caller still owns file.
 func Open(file disk.File) (*Filter, error) {
 	head := make([]byte, headerSize)
-	if err := readFull(file, head, 0); err != nil {
+	if err := disk.ReadFull(file, head, 0); err != nil {
 		return nil, fmt.Errorf("bloom filter: read header: %w", err)
 	}
 	nhash, size, err := unpackHeader(head)
@@ -131,7 +129,7 @@ func (f *Filter) load() error {
 	buf := make([]byte, maxWrite)
 	for off := 0; off < len(f.mem); off += len(buf) {
 		buf = buf[:min(len(buf), len(f.mem)-off)]
-		if err := readFull(f.file, buf, int64(off)); err != nil {
+		if err := disk.ReadFull(f.file, buf, int64(off)); err != nil {
 			return fmt.Errorf("read at %#x: %w", off, err)
 		}
 		for i := 0; i < len(buf); i += 8 {
@@ -271,15 +269,4 @@ func unpackHeader(b []byte) (nhash int, size uint32, err error) {
 		return 0, 0, fmt.Errorf("bad size %d", size)
 	}
 	return int(n), size, nil
-}
-
-func readFull(f disk.File, buf []byte, off int64) error {
-	n, err := f.ReadAt(buf, off)
-	if n == len(buf) {
-		return nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
 }

@@ -11,7 +11,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"strata/internal/disk"
@@ -192,13 +191,13 @@ func Load(name string) (*Config, error) {
 func Read(f disk.File, name string) (*Config, error) {
 	if size := f.Size(); size <= maxText {
 		text := make([]byte, size)
-		if err := readFull(f, text, 0); err != nil {
+		if err := disk.ReadFull(f, text, 0); err != nil {
 			return nil, fmt.Errorf("%s: read configuration: %w", name, err)
 		}
 		return Parse(text, name)
 	}
 	block := make([]byte, embeddedSize)
-	if err := readFull(f, block, embeddedOffset); err != nil {
+	if err := disk.ReadFull(f, block, embeddedOffset); err != nil {
 		return nil, fmt.Errorf("%s: read embedded configuration: %w", name, err)
 	}
 	text, ok := bytes.CutPrefix(block, []byte(embeddedMagic))
@@ -212,17 +211,6 @@ func Read(f disk.File, name string) (*Config, error) {
 
 // ErrNoConfig is what Read returns for a partition without a configuration.
 var ErrNoConfig = errors.New("no configuration in this partition")
-
-func readFull(f disk.File, buf []byte, off int64) error {
-	n, err := f.ReadAt(buf, off)
-	if n == len(buf) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
-}
 
 // CheckName tells what is wrong with the name of an index, section or arena:
 // names are 1 to 63 printable ASCII characters without blanks.

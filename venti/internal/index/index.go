@@ -9,6 +9,7 @@ import (
 	"sort"
 	"sync"
 
+	"strata/internal/disk"
 	"strata/venti"
 )
 
@@ -259,7 +260,7 @@ func (s *Section) readTable() (*table, error) {
 	for size := s.TableSize(); len(text) < size && bytes.IndexByte(text, 0) < 0; {
 		n := len(text)
 		text = append(text, make([]byte, min(32<<10, size-n))...)
-		if err := readFull(s.file, text[n:], s.tableBase()+int64(n)); err != nil {
+		if err := disk.ReadFull(s.file, text[n:], s.tableBase()+int64(n)); err != nil {
 			return nil, fmt.Errorf("read index table: %w", err)
 		}
 	}

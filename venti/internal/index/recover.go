@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+
+	"strata/internal/disk"
 )
 
 // A Source gives the entry of every clump in the arenas of an index, each
@@ -64,7 +66,7 @@ func (ix *Index) suspects(ctx context.Context, entries []Entry) ([]uint32, error
 			return nil, err
 		}
 		s := ix.section(b)
-		if err := readFull(s.file, block, s.offset(b)); err != nil {
+		if err := disk.ReadFull(s.file, block, s.offset(b)); err != nil {
 			return nil, s.bucketError(b, fmt.Errorf("read: %w", err))
 		}
 		if !s.whole(block, b) {

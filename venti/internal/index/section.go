@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"sync"
 
@@ -126,7 +125,7 @@ func (s *Section) format(ctx context.Context, file disk.File, c SectionConfig) e
 // file.
 func OpenSection(file disk.File) (*Section, error) {
 	b := make([]byte, sectionHeader)
-	if err := readFull(file, b, sectionBase); err != nil {
+	if err := disk.ReadFull(file, b, sectionBase); err != nil {
 		return nil, fmt.Errorf("index section: read header: %w", err)
 	}
 	s, err := unpackSection(b)
@@ -260,7 +259,7 @@ func (s *Section) lookup(bucket uint32, score *venti.Score, t venti.DiskType, bu
 			return e, ok, s.bucketError(bucket, err)
 		}
 		s.mu.RUnlock()
-		if err := readFull(s.file, buf, s.offset(bucket)); err != nil {
+		if err := disk.ReadFull(s.file, buf, s.offset(bucket)); err != nil {
 			return Entry{}, false, s.bucketError(bucket, fmt.Errorf("read: %w", err))
 		}
 		s.mu.RLock()
@@ -309,17 +308,6 @@ func zero(ctx context.Context, file disk.File, lo, hi int64) error {
 		}
 	}
 	return nil
-}
-
-func readFull(f disk.File, buf []byte, off int64) error {
-	n, err := f.ReadAt(buf, off)
-	if n == len(buf) {
-		return nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 func roundUp(n int64, unit int) int64 { return (n + int64(unit) - 1) / int64(unit) * int64(unit) }

@@ -7,6 +7,8 @@ import (
 	"sort"
 
 	"golang.org/x/sync/errgroup"
+
+	"strata/internal/disk"
 )
 
 const (
@@ -121,7 +123,7 @@ func (w *runWriter) read(first, last uint32) error {
 		w.buf = make([]byte, n)
 	}
 	w.buf, w.first, w.lo, w.hi = w.buf[:n], first, n, 0
-	if err := readFull(w.s.file, w.buf, w.s.offset(first)); err != nil {
+	if err := disk.ReadFull(w.s.file, w.buf, w.s.offset(first)); err != nil {
 		return w.s.bucketError(first, fmt.Errorf("read %d buckets: %w", last-first+1, err))
 	}
 	return nil
