@@ -295,9 +295,7 @@ func (s *Store) recoverArena(ctx context.Context, a *logArena) error {
 	// Then what came after it. The first bytes that are no clump end the log.
 	if !a.mem.Sealed && !a.damaged {
 		end, err = a.Scan(ctx, a.mem.End(), -1, r.further)
-		if err == errTorn {
-			end.Reason = arena.EndTorn
-		} else if err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -317,9 +315,6 @@ func (r *recovery) known(c *arena.Clump) error {
 // taken for stored when somebody writes it again.
 func (r *recovery) further(c *arena.Clump) error {
 	info := c.Header.ClumpInfo
-	if c.Header.Encoding == 0 {
-		return errTorn // the first half of a header, before what was cleared
-	}
 	if errors.Is(c.Err, venti.ErrCorrupt) {
 		info.Type = venti.DiskCorrupt
 		if c.Header.Type != venti.DiskCorrupt {
@@ -331,8 +326,6 @@ func (r *recovery) further(c *arena.Clump) error {
 	r.add(c.Pos, &info, c.Err)
 	return nil
 }
-
-var errTorn = errors.New("torn clump header")
 
 func (r *recovery) add(at arena.Pos, info *arena.ClumpInfo, err error) {
 	r.mem.Add(info)

@@ -141,6 +141,8 @@ func UnpackClumpHeader(b []byte, magic uint32) (ClumpHeader, error) {
 	}
 	bad := h.UncSize == 0 || h.UncSize > venti.MaxBlockSize || h.Size == 0
 	switch h.Encoding {
+	case 0: // the first part of a header, before zeros
+		bad = true
 	case Plain:
 		bad = bad || h.Size != h.UncSize
 	case Whack:
