@@ -135,6 +135,10 @@ func (c *Client) handshake(br *bufio.Reader) error {
 // Dialect returns what was agreed on.
 func (c *Client) Dialect() Dialect { return c.dialect }
 
+// Users returns what translates the numbers of users; it may be nil, which
+// is of use too.
+func (c *Client) Users() *Users { return c.users }
+
 // Close hangs up. Calls under way fail.
 func (c *Client) Close() error {
 	c.fail(errClosed)

@@ -133,6 +133,13 @@ var setIDs = []struct {
 	linux uint32
 }{{ModeSetuid, linuxSetuid}, {ModeSetgid, linuxSetgid}, {ModeSticky, linuxSticky}}
 
+// Unix returns m as an st_mode; of a device, as a character device.
+func (m Mode) Unix() uint32 { return m.linux(Device{}) }
+
+// ModeFromUnix returns an st_mode as a Mode. A plain file, and a mode without
+// its kind, have none of the bits that tell a kind.
+func ModeFromUnix(v uint32) Mode { return modeFromLinux(v) }
+
 // modeFromLinux is the opposite of Mode.linux. The kind is left out when v
 // has none, as in the modes of mkdir and create.
 func modeFromLinux(v uint32) Mode {

@@ -10,11 +10,12 @@ const NoUser = "none"
 const noUserID = 65534
 
 // Users translates between the names that trees use and the numbers that
-// Unix uses. As in Plan 9 a user is also a group, so one table serves both. It
-// does not change once it is made; nil knows only root, which is 0, and none.
+// Unix uses. As in Plan 9 a user is also a group, so one table serves both. What
+// it says does not change; nil knows only root, which is 0, and none.
 type Users struct {
 	ids   map[string]uint32
 	names map[uint32]string
+	host  *hostUsers // instead of both
 }
 
 // NewUsers makes a table. Names that are not in it get the number 65534 and
@@ -39,6 +40,9 @@ func (u *Users) ID(name string) uint32 {
 		}
 		return noUserID
 	}
+	if u.host != nil {
+		return u.host.id(name)
+	}
 	if id, ok := u.ids[name]; ok {
 		return id
 	}
@@ -55,6 +59,9 @@ func (u *Users) Name(id uint32) string {
 			return "root"
 		}
 		return NoUser
+	}
+	if u.host != nil {
+		return u.host.name(id)
 	}
 	if name, ok := u.names[id]; ok {
 		return name
