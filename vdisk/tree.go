@@ -191,6 +191,7 @@ type contents interface {
 
 func (t *Tree) dataFile(d ninep.Dir, data contents) ninep.Node {
 	d.Length = data.Size()
+	d.Qid.Vers = 1 // and never another, so that clients may keep what they read
 	return ninep.NewFile(d, &dataReader{t, data})
 }
 
