@@ -1,0 +1,80 @@
+package ninefuse
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"strata/internal/ninep"
+)
+
+// What the kernel may have in flight.
+const (
+	maxTransfer = 1 << 20 // bytes of one read or write, as many as it allows
+	background  = 64      // read-ahead and the like: as many as the client has tags
+)
+
+// A Mounted is a tree in the machine's file system.
+type Mounted struct {
+	server *fuse.Server
+}
+
+// Mount puts the tree below root at dir, which is a directory, and serves it
+// until it is unmounted. It takes root. The client is the caller's again after
+// Wait.
+func Mount(dir string, client *ninep.Client, root *ninep.File, cfg Config) (*Mounted, error) {
+	opts := &fuse.MountOptions{
+		FsName: cfg.Source, Name: "9pfuse", AllowOther: cfg.AllowOther, Options: slices.Clone(cfg.MountFlags),
+		MaxWrite: maxTransfer, MaxReadAhead: maxTransfer, MaxBackground: background, Debug: cfg.Debug,
+		// Privileged programs need no fusermount3.
+		DirectMount: os.Geteuid() == 0, DirectMountFlags: mountFlags(&cfg),
+		DisableXAttrs: client.Dialect() != ninep.Linux,
+		DisableSplice: true, // what is read is in memory already
+	}
+	if cfg.ReadOnly {
+		opts.Options = append(opts.Options, "ro")
+	}
+	if cfg.AllowOther && !cfg.ServerChecks {
+		opts.Options = append(opts.Options, "default_permissions")
+	}
+	if opts.DirectMount {
+		// They are flags of mount(2), which refuses them as text.
+		opts.Options = slices.DeleteFunc(opts.Options, func(o string) bool { return flagOf[o] != 0 || o == "ro" })
+	}
+	server, err := fuse.NewServer(New(client, root, cfg), dir, opts)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	go server.Serve() // ends when it is unmounted; Wait waits for it
+	if err := server.WaitMount(); err != nil {
+		server.Unmount()
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	return &Mounted{server}, nil
+}
+
+// flagOf has the options of mount(8) that are flags of mount(2).
+var flagOf = map[string]uintptr{
+	"nodev": syscall.MS_NODEV, "nosuid": syscall.MS_NOSUID, "noexec": syscall.MS_NOEXEC, "noatime": syscall.MS_NOATIME,
+	"nodiratime": syscall.MS_NODIRATIME, "sync": syscall.MS_SYNCHRONOUS, "dirsync": syscall.MS_DIRSYNC,
+}
+
+func mountFlags(cfg *Config) uintptr {
+	flags := uintptr(syscall.MS_NOSUID | syscall.MS_NODEV)
+	if cfg.ReadOnly {
+		flags |= syscall.MS_RDONLY
+	}
+	for _, o := range cfg.MountFlags {
+		flags |= flagOf[o]
+	}
+	return flags
+}
+
+// Wait returns when the tree has been unmounted.
+func (m *Mounted) Wait() { m.server.Wait() }
+
+// Unmount ends the mount. It fails while files are open.
+func (m *Mounted) Unmount() error { return m.server.Unmount() }
