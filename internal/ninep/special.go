@@ -267,4 +267,3 @@ func UnpackDevice(rdev uint64, block bool) Device {
 		Minor: uint32(rdev&0xff | rdev>>12&^uint64(0xff)),
 	}
 }
-

@@ -128,7 +128,9 @@ func (fs *FS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.Dir
 func (fs *FS) ReleaseDir(in *fuse.ReleaseIn) { fs.release(in.Fh) }
 
 // FsyncDir implements fuse.RawFileSystem.
-func (fs *FS) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status { return fs.Fsync(cancel, in) }
+func (fs *FS) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	return fs.Fsync(cancel, in)
+}
 
 // make has do make name in a directory, and enters it.
 func (fs *FS) make(cancel <-chan struct{}, dirID uint64, name string, out *fuse.EntryOut, do func(context.Context, *ninep.File) error) fuse.Status {
