@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,77 +15,10 @@ import (
 
 	"strata/internal/disk"
 	"strata/venti"
-	"strata/venti/internal/arena"
-	"strata/venti/internal/bloom"
-	"strata/venti/internal/index"
 	"strata/venti/ventitest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// A shape says what simulated disks a test's store has.
-type shape struct {
-	parts     int   // arena partitions
-	partSize  int64 // bytes of arenas in each
-	arenaSize int64
-	sections  int
-	secSize   int64 // bytes of buckets in each
-	bucket    int   // bytes in a bucket, 0 for the default
-	noBloom   bool
-}
-
-var small = shape{parts: 1, partSize: 4 << 20, arenaSize: 1 << 20, sections: 2, secSize: 512 << 10}
-
-// format makes an empty store on a new machine.
-func (sh shape) format(t testing.TB) *disk.Machine {
-	t.Helper()
-	m := disk.NewMachine()
-	ctx := context.Background()
-	var arenas []index.Arena
-	for i := range sh.parts {
-		f := m.NewDisk(fmt.Sprintf("arenas%d", i), sh.partSize+1<<20)
-		p, err := arena.Format(ctx, f, arena.FormatConfig{
-			Name: fmt.Sprintf("p%da", i), ArenaSize: sh.arenaSize, Rand: rand.NewChaCha8([32]byte{byte(i)}),
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		arenas = append(arenas, indexArenas(p)...)
-	}
-	var sections []*index.Section
-	for i := range sh.sections {
-		s, err := index.FormatSection(ctx, m.NewDisk(fmt.Sprintf("isect%d", i), sh.secSize+(256+8+512)<<10),
-			index.SectionConfig{Name: fmt.Sprintf("isect%d", i), Magic: 7, BlockSize: sh.bucket})
-		if err != nil {
-			t.Fatal(err)
-		}
-		sections = append(sections, s)
-	}
-	if _, err := index.Format("test", sections, arenas); err != nil {
-		t.Fatal(err)
-	}
-	if !sh.noBloom {
-		if err := bloom.Format(ctx, m.NewDisk("bloom", 1<<20), bloom.FormatConfig{Hashes: 8}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return m
-}
-
-// configOf returns the configuration of the store that is on a machine.
-func configOf(m *disk.Machine) Config {
-	cfg := Config{LumpMem: 1 << 19, IndexMem: 1 << 16, Interval: -1}
-	for i := 0; m.Disk(fmt.Sprintf("arenas%d", i)) != nil; i++ {
-		cfg.Arenas = append(cfg.Arenas, m.Disk(fmt.Sprintf("arenas%d", i)))
-	}
-	for i := 0; m.Disk(fmt.Sprintf("isect%d", i)) != nil; i++ {
-		cfg.Sections = append(cfg.Sections, m.Disk(fmt.Sprintf("isect%d", i)))
-	}
-	if d := m.Disk("bloom"); d != nil {
-		cfg.Bloom = d
-	}
-	return cfg
-}
 
 func mustOpen(t testing.TB, cfg Config) *Store {
 	t.Helper()
@@ -198,67 +129,6 @@ func TestReopen(t *testing.T) {
 		}
 		mustClose(t, s)
 		checkStore(t, m)
-	}
-}
-
-// checkStore checks arenas, index and filter with the library functions of
-// checkarenas and checkindex. It allows what is yet to be indexed.
-func checkStore(t testing.TB, m *disk.Machine) {
-	t.Helper()
-	ctx := context.Background()
-	cfg := configOf(m)
-	var arenas []*arena.Arena
-	for _, f := range cfg.Arenas {
-		p, err := arena.OpenPartition(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range p.Arenas {
-			a, err := p.OpenArena(i)
-			if err != nil {
-				t.Fatal(err)
-			}
-			arenas = append(arenas, a)
-			err = a.Check(ctx, arena.CheckOptions{Data: true}, func(f *arena.Finding) {
-				if f.Fault {
-					t.Errorf("checkarenas: %v", f)
-				}
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	var sections []*index.Section
-	for _, f := range cfg.Sections {
-		s, err := index.OpenSection(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		sections = append(sections, s)
-	}
-	ix, err := index.Open("test", sections, index.MapArenas(arenas))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pending, count, err := ix.Pending(arenas)
-	if err != nil {
-		t.Fatal(err)
-	}
-	check := index.CheckConfig{
-		Source: ix.ArenaSource(arenas), Count: count, Pending: pending,
-		Report: func(d index.Difference) { t.Errorf("checkindex: %+v", d) },
-	}
-	if cfg.Bloom != nil {
-		f, err := bloom.Open(cfg.Bloom)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		check.Bloom = f
-	}
-	if _, err := ix.Check(ctx, check); err != nil {
-		t.Fatal(err)
 	}
 }
 
