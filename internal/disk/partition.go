@@ -17,6 +17,10 @@ var ErrInUse = errors.New("in use by another program")
 // Options say how Open opens a partition.
 type Options struct {
 	ReadOnly bool // refuse writes; others may read at the same time
+
+	// Unlocked, with ReadOnly, takes no lock: somebody may be writing what is
+	// read, and the reader knows which bytes of it stay as they are.
+	Unlocked bool
 }
 
 // A Partition is a File of the machine: a file or block device, or a part of
@@ -62,15 +66,15 @@ func Open(name string, o Options) (*Partition, error) {
 		return nil, fmt.Errorf("open partition: %w", err)
 	}
 	p := &Partition{name: name, f: f, readOnly: o.ReadOnly}
-	if err := p.open(rng, ranged); err != nil {
+	if err := p.open(rng, ranged, o); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("open partition %s: %w", name, err)
 	}
 	return p, nil
 }
 
-// open finds and locks the bytes of p in its file.
-func (p *Partition) open(rng string, ranged bool) error {
+// open finds the bytes of p in its file, and locks them as o says.
+func (p *Partition) open(rng string, ranged bool, o Options) error {
 	fi, err := p.f.Stat()
 	if err != nil {
 		return err
@@ -94,6 +98,9 @@ func (p *Partition) open(rng string, ranged bool) error {
 	}
 	if p.size = hi - p.lo; p.size == 0 {
 		return errors.New("empty") // and a lock of length 0 would lock to the end of time
+	}
+	if p.readOnly && o.Unlocked {
+		return nil
 	}
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: p.lo, Len: p.size}
 	if p.readOnly {

@@ -35,6 +35,34 @@ func (p *Partition) OpenArena(i int) (*Arena, error) {
 	return a, nil
 }
 
+// OpenAt returns the arena that begins at off of f, whatever is around it: in
+// a file that holds one, as venti/rdarena makes, or in a partition whose table
+// is lost. It fails with ErrFormat if there is no valid header and, where that
+// says, no valid trailer.
+func OpenAt(f disk.File, off int64) (*Arena, error) {
+	var b [headerSize5]byte
+	if off < 0 || off+headerSize5 > f.Size() {
+		return nil, fmt.Errorf("no arena at %d of %d bytes: %w", off, f.Size(), ErrFormat)
+	}
+	if err := disk.ReadFull(f, b[:], off); err != nil {
+		return nil, fmt.Errorf("read arena header: %w", err)
+	}
+	h, err := unpackHeader(b[:])
+	if err != nil {
+		return nil, err
+	}
+	a := &Arena{Extent: Extent{h.name, off, off + h.size}, BlockSize: h.blockSize, file: f}
+	if h.size < 2*int64(h.blockSize) || h.size > f.Size()-off {
+		return nil, a.errorf("header says that it has %d bytes, and there are %d: %w", h.size, f.Size()-off, ErrFormat)
+	}
+	t, err := a.readTrailer()
+	if err != nil {
+		return nil, err
+	}
+	a.Version, a.ClumpMagic = t.Version, t.ClumpMagic
+	return a, nil
+}
+
 // errorf says which arena an error is about.
 func (a *Arena) errorf(format string, args ...any) error {
 	return fmt.Errorf("arena "+a.Name+": "+format, args...)
@@ -216,11 +244,17 @@ const chunkSize = 1 << 20 // of a sequential read, in bytes
 // bytes, from header to trailer, as if the last twenty were zero. The arena
 // must not change meanwhile.
 func (a *Arena) Sum(ctx context.Context) (venti.Score, error) {
-	return a.sum(ctx, nil)
+	return a.sum(ctx, nil, nil)
+}
+
+// SumSlowly is Sum for work in the background: before each piece it calls wait
+// with the number of bytes that it is about to read, and ends with its error.
+func (a *Arena) SumSlowly(ctx context.Context, wait func(ctx context.Context, n int) error) (venti.Score, error) {
+	return a.sum(ctx, nil, wait)
 }
 
 // sum is Sum with t, if not nil, in place of the trailer on the disk.
-func (a *Arena) sum(ctx context.Context, t *Trailer) (venti.Score, error) {
+func (a *Arena) sum(ctx context.Context, t *Trailer, wait func(context.Context, int) error) (venti.Score, error) {
 	var (
 		sum = sha1.New()
 		buf = make([]byte, min(chunkSize, a.Stop-a.Start))
@@ -233,6 +267,11 @@ func (a *Arena) sum(ctx context.Context, t *Trailer) (venti.Score, error) {
 		// No piece holds a part of a trailer.
 		if last := a.Stop - int64(a.BlockSize); off < last {
 			b = b[:min(int64(len(b)), last-off)]
+		}
+		if wait != nil {
+			if err := wait(ctx, len(b)); err != nil {
+				return venti.Score{}, err
+			}
 		}
 		if err := disk.ReadFull(a.file, b, off); err != nil {
 			return venti.Score{}, a.errorf("sum: %w", err)

@@ -266,7 +266,13 @@ func UnpackTrailer(block []byte) (Trailer, error) {
 	}
 	// An old server left this out; the log cannot grow behind what is sealed.
 	t.Mem.Sealed = t.Mem.Sealed || t.Disk.Sealed
-	if t.Mem.Used < t.Disk.Used || t.Mem.Clumps < t.Disk.Clumps {
+	switch {
+	case t.Mem.Used < t.Disk.Used && t.Mem.Clumps < t.Disk.Clumps:
+		// Plan 9's mirrorarenas leaves what the copy had before.
+		sealed := t.Mem.Sealed
+		t.Mem = t.Disk
+		t.Mem.Sealed = sealed
+	case t.Mem.Used < t.Disk.Used || t.Mem.Clumps < t.Disk.Clumps:
 		return t, fmt.Errorf("trailer counts more clumps in the index than in the log: %w", ErrFormat)
 	}
 	return t, nil

@@ -97,7 +97,7 @@ func TestUnpackTrailerRefuses(t *testing.T) {
 		{"more clumps than bytes", func(b []byte) []byte { b[72] = 1; return b }},
 		{"more compressed clumps than clumps", func(b []byte) []byte { b[76] = 1; return b }},
 		{"bytes without clumps", func(b []byte) []byte { clear(b[72:80]); return b }},
-		{"less in the log than in the index", func(b []byte) []byte { b[109] = 1; return b }},
+		{"fewer bytes in the log than in the index", func(b []byte) []byte { b[109], b[113], b[125] = 1, 2, 90; return b }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tr := arena.Trailer{Version: 5, Name: "a0", ClumpMagic: 7}
@@ -164,4 +164,19 @@ func FuzzTrailer(f *testing.F) {
 			t.Errorf("%+v became %+v, %v", want, got, err)
 		}
 	})
+}
+
+// TestTrailerOfAMirror reads what Plan 9's mirrorarenas leaves: an extension
+// that is older than what it extends.
+func TestTrailerOfAMirror(t *testing.T) {
+	tr := arena.Trailer{Version: 5, Name: "a0", ClumpMagic: 7}
+	tr.Mem = arena.Stats{Clumps: 2, CClumps: 1, Used: 100, UncSize: 50}
+	tr.Disk = tr.Mem
+	block := make([]byte, 512)
+	tr.Pack(block)
+	block[109] = 1
+	got, err := arena.UnpackTrailer(block)
+	if err != nil || got != tr {
+		t.Errorf("%+v, %v, want %+v", got, err, tr)
+	}
 }
