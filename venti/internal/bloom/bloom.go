@@ -190,6 +190,21 @@ func (f *Filter) Add(s venti.Score) {
 	}
 }
 
+// Reset makes Has false for every score, on disk after the next Save and
+// sync. No Add may be under way.
+func (f *Filter) Reset() {
+	f.adding.Lock()
+	defer f.adding.Unlock()
+	for i := headerWords; i < len(f.words); i++ {
+		if f.words[i].Load() != 0 {
+			f.words[i].Store(0)
+		}
+	}
+	for chunk := range len(f.mem) / chunkSize {
+		f.dirty[chunk/32].Or(1 << (chunk % 32))
+	}
+}
+
 // hashes returns the first bit of a score and the distance to each next one.
 func hashes(s venti.Score) (h, step uint32) {
 	return binary.LittleEndian.Uint32(s[4:]) ^ binary.LittleEndian.Uint32(s[12:]),

@@ -175,10 +175,9 @@ func Parse(text []byte, name string) (*Config, error) {
 
 // Load reads the configuration in the file or partition that name tells: all
 // of it, or, when it is longer than 256 KiB and so a partition, the text
-// embedded in it. The lock it takes for that is shared, and gone when it
-// returns.
+// embedded in it. It takes no lock: a server may be using the partition.
 func Load(name string) (*Config, error) {
-	p, err := disk.Open(name, disk.Options{ReadOnly: true})
+	p, err := disk.Open(name, disk.Options{ReadOnly: true, Unlocked: true})
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
@@ -189,24 +188,36 @@ func Load(name string) (*Config, error) {
 // Read is Load for a file that is open; name is what errors and warnings
 // call it.
 func Read(f disk.File, name string) (*Config, error) {
+	text, embedded, err := read(f, name)
+	if err != nil {
+		return nil, err
+	}
+	if embedded {
+		text = append([]byte("\n"), text...) // the line of the magic counts
+	}
+	return Parse(text, name)
+}
+
+// read returns the text in f, and whether f is a partition that it is
+// embedded in.
+func read(f disk.File, name string) (text []byte, embedded bool, err error) {
 	if size := f.Size(); size <= maxText {
 		text := make([]byte, size)
 		if err := disk.ReadFull(f, text, 0); err != nil {
-			return nil, fmt.Errorf("%s: read configuration: %w", name, err)
+			return nil, false, fmt.Errorf("%s: read configuration: %w", name, err)
 		}
-		return Parse(text, name)
+		return text, false, nil
 	}
 	block := make([]byte, embeddedSize)
 	if err := disk.ReadFull(f, block, embeddedOffset); err != nil {
-		return nil, fmt.Errorf("%s: read embedded configuration: %w", name, err)
+		return nil, true, fmt.Errorf("%s: read embedded configuration: %w", name, err)
 	}
 	text, ok := bytes.CutPrefix(block, []byte(embeddedMagic))
 	if !ok {
-		return nil, fmt.Errorf("%s: %w", name, ErrNoConfig)
+		return nil, true, fmt.Errorf("%s: %w", name, ErrNoConfig)
 	}
 	text, _, _ = bytes.Cut(text, []byte{0})
-	// The line of the magic counts.
-	return Parse(append([]byte("\n"), text...), name)
+	return text, true, nil
 }
 
 // ErrNoConfig is what Read returns for a partition without a configuration.

@@ -222,6 +222,9 @@ func readTables(name string, sections []*Section) (t *table, same bool, err erro
 	for i, s := range sections {
 		if s.Index != name {
 			if s.Index == "" {
+				if t, err := s.readTable(); err == nil && t.index == name {
+					return nil, false, fmt.Errorf("section %s: %w", s.Name, ErrUnfinished)
+				}
 				return nil, false, fmt.Errorf("section %s is part of no index: see fmtindex", s.Name)
 			}
 			return nil, false, fmt.Errorf("section %s is part of index %s", s.Name, s.Index)

@@ -129,6 +129,17 @@ func (w *runWriter) read(first, last uint32) error {
 	return nil
 }
 
+// reset makes the buckets from first to last the run, without reading them:
+// all will be replaced.
+func (w *runWriter) reset(first, last uint32) {
+	n := int(last-first+1) * w.s.BlockSize
+	if cap(w.buf) < n {
+		w.buf = make([]byte, n)
+	}
+	w.buf, w.first, w.lo, w.hi = w.buf[:n], first, n, 0
+	clear(w.buf)
+}
+
 // block returns the run's copy of a bucket.
 func (w *runWriter) block(bucket uint32) []byte {
 	return w.buf[int(bucket-w.first)*w.s.BlockSize:][:w.s.BlockSize]
