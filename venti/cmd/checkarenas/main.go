@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/spf13/pflag"
@@ -13,6 +12,7 @@ import (
 	"strata/internal/command"
 	"strata/internal/disk"
 	"strata/venti/internal/arena"
+	"strata/venti/internal/ventitool"
 )
 
 func main() { newCommand().Main() }
@@ -64,7 +64,8 @@ func run(ctx context.Context, io command.IO, o options) error {
 		}
 	}
 	if o.verbose > 1 {
-		printPartition(io.Stdout, file, p)
+		ventitool.WritePartition(io.Stdout, file, p)
+		fmt.Fprintln(io.Stdout)
 	}
 	left := 0 // faults
 	for i, e := range p.Arenas {
@@ -101,7 +102,8 @@ func check(ctx context.Context, io command.IO, o options, p *arena.Partition, i 
 			return 0, err
 		}
 		if t.Mem.Clumps > 0 {
-			printArena(io.Stdout, a, &t)
+			ventitool.WriteArena(io.Stdout, a, &t)
+			fmt.Fprintln(io.Stdout)
 		}
 	}
 	err = a.Check(ctx, arena.CheckOptions{Data: o.all, Repair: o.fix}, func(f *arena.Finding) {
@@ -113,32 +115,4 @@ func check(ctx context.Context, io command.IO, o options, p *arena.Partition, i 
 		}
 	})
 	return faults, err
-}
-
-// printPartition describes a partition as plan9port's programs do.
-func printPartition(w io.Writer, file string, p *arena.Partition) {
-	fmt.Fprintf(w, "arena partition=%s\n\tversion=%d blocksize=%d arenas=%d\n\tsetbase=%d setsize=%d\n",
-		file, arena.PartVersion, p.BlockSize, len(p.Arenas), p.ArenaBase-p.TableSize(), p.TableSize())
-	for _, e := range p.Arenas {
-		fmt.Fprintf(w, "\tarena=%s at [%d,%d)\n", e.Name, e.Start, e.Stop)
-	}
-	fmt.Fprintln(w)
-}
-
-// printArena describes an arena as plan9port's programs do: the range starts
-// at the log, and is as long as the arena.
-func printArena(w io.Writer, a *arena.Arena, t *arena.Trailer) {
-	block := int64(a.BlockSize)
-	fmt.Fprintf(w, "arena='%s' [%d,%d)\n\tversion=%d created=%d modified=%d",
-		a.Name, a.Base(), a.Stop+block, a.Version, t.CTime, t.WTime)
-	if t.Mem.Sealed {
-		fmt.Fprint(w, " sealed")
-	}
-	if !t.Seal.IsZero() {
-		fmt.Fprintf(w, "\n\tscore=%v", t.Seal)
-	}
-	clumps := int64(t.Mem.Clumps)
-	fmt.Fprintf(w, "\n\tclumps=%s compressed clumps=%s data=%s compressed data=%s disk storage=%s\n\n",
-		command.Commas(clumps), command.Commas(int64(t.Mem.CClumps)), command.Commas(t.Mem.UncSize),
-		command.Commas(t.Mem.Used-clumps*arena.ClumpHeaderSize), command.Commas(t.Mem.Used+clumps*arena.ClumpInfoSize))
 }

@@ -53,9 +53,25 @@ index is there already, and gets arenas that were put after its own.`,
 			for _, a := range ix.Arenas {
 				storage += a.Stop - a.Start
 			}
+			if !add {
+				warn(io, p)
+			}
 			fmt.Fprintf(io.Stderr, "fmtindex: %s arenas, %s index buckets, %s bytes storage\n",
 				command.Commas(int64(len(ix.Arenas))), command.Commas(int64(ix.Buckets)), command.Commas(int64(storage)))
 			return nil
 		},
+	}
+}
+
+// warn tells that what is in the arenas already is not in the index.
+func warn(io command.IO, p *index.Parts) {
+	clumps := int64(0)
+	for _, a := range p.Arenas {
+		if t, err := a.ReadTrailer(); err == nil {
+			clumps += int64(t.Mem.Clumps)
+		}
+	}
+	if clumps > 0 {
+		fmt.Fprintf(io.Stderr, "warning: the arenas have %s clumps, which the index lacks: run venti/buildindex\n", command.Commas(clumps))
 	}
 }
