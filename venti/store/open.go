@@ -455,7 +455,7 @@ func rewrite(a *arena.Arena, from, to int64) error {
 func (s *Store) unindexed(entries []index.Entry) {
 	for i := range entries {
 		if s.bloom != nil {
-			s.bloom.Add(entries[i].Score)
+			s.bloom.AddAgain(entries[i].Score)
 		}
 		s.index.putDirty(slotOf(&entries[i]))
 	}

@@ -173,13 +173,21 @@ func (f *Filter) Has(s venti.Score) bool {
 
 // Add makes Has(s) true from now on, and on disk after the next Save and
 // sync.
-func (f *Filter) Add(s venti.Score) {
+func (f *Filter) Add(s venti.Score) { f.add(s, false) }
+
+// AddAgain is Add for a score that may have been added, and lost, before the
+// filter was opened: its bits are saved even if they were found set. They may
+// be what the kernel still has of a Save whose sync failed, and no later sync
+// would make them durable.
+func (f *Filter) AddAgain(s venti.Score) { f.add(s, true) }
+
+func (f *Filter) add(s venti.Score, again bool) {
 	f.adding.RLock()
 	defer f.adding.RUnlock()
 	h, step := hashes(s)
 	for range f.nhash {
 		x := max(h, headerBits) & f.mask
-		if w := &f.words[x/32]; w.Load()&(1<<(x%32)) == 0 {
+		if w := &f.words[x/32]; again || w.Load()&(1<<(x%32)) == 0 {
 			w.Or(1 << (x % 32))
 			chunk := x / 32 / chunkWords
 			if d := &f.dirty[chunk/32]; d.Load()&(1<<(chunk%32)) == 0 {

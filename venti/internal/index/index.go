@@ -26,6 +26,7 @@ type Index struct {
 	Div       uint64     // a score whose first 32 bits are n is in bucket n / Div
 
 	updating sync.Mutex // held by whoever writes buckets, through its waits for the disk
+	again    bool       // Update writes buckets that it does not change too; guarded by updating
 }
 
 // An Arena is what the index knows of an arena.

@@ -31,7 +31,9 @@ const maxRebuild = 8192
 // certainly whole: when it was torn, or last written by a program of Plan 9.
 // rebuilt says how many were not. Entries that do not fit in a bucket come
 // back as overflow. The unindexed entries of the other buckets are still to
-// be given to Update.
+// be given to Update. It writes their buckets even if it finds the entries
+// there: what can be read need not be on stable storage, nor would a sync bring
+// it there, if it is what the kernel still has of an update whose sync failed.
 func (ix *Index) Recover(ctx context.Context, unindexed []Entry, all Source) (rebuilt int, overflow []Entry, err error) {
 	ix.updating.Lock()
 	defer ix.updating.Unlock()
@@ -39,6 +41,7 @@ func (ix *Index) Recover(ctx context.Context, unindexed []Entry, all Source) (re
 	if err != nil {
 		return 0, nil, err
 	}
+	ix.again = true
 	for group := range slices.Chunk(suspects, maxRebuild) {
 		if overflow, err = ix.rebuild(ctx, group, all, overflow); err != nil {
 			return rebuilt, nil, fmt.Errorf("index %s: rebuild %d buckets: %w", ix.Name, len(group), err)

@@ -53,14 +53,16 @@ func (ix *Index) Update(ctx context.Context, sorted []Entry) (overflow []Entry, 
 		if len(mine) == 0 {
 			continue
 		}
+		again := ix.again
 		g.Go(func() (err error) {
-			overflows[i], err = ix.updateSection(ctx, s, mine)
+			overflows[i], err = ix.updateSection(ctx, s, mine, again)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	ix.again = false
 	for _, o := range overflows {
 		overflow = append(overflow, o...)
 	}
@@ -68,7 +70,7 @@ func (ix *Index) Update(ctx context.Context, sorted []Entry) (overflow []Entry, 
 }
 
 // updateSection does the part of Update that is about one section.
-func (ix *Index) updateSection(ctx context.Context, s *Section, entries []Entry) (overflow []Entry, err error) {
+func (ix *Index) updateSection(ctx context.Context, s *Section, entries []Entry, again bool) (overflow []Entry, err error) {
 	w := runWriter{s: s}
 	for len(entries) > 0 {
 		if err := ctx.Err(); err != nil {
@@ -95,6 +97,9 @@ func (ix *Index) updateSection(ctx context.Context, s *Section, entries []Entry)
 			}
 			if overflow, err = w.merge(b, entries[:k], overflow); err != nil {
 				return nil, err
+			}
+			if again {
+				w.changed(b)
 			}
 			entries = entries[k:]
 			n -= k
