@@ -251,6 +251,34 @@ func TestWrarena(t *testing.T) {
 	fails(t, 1, "venti/wrarena", "-h", "unix!"+filepath.Join(t.TempDir(), "none"), dump)
 }
 
+// TestZstd brings a store that Plan 9's programs cannot read into one that
+// they can.
+func TestZstd(t *testing.T) {
+	ours := harness.Ours(t)
+	st, blocks := filled(t, "compression zstd")
+	ours.Run(t, nil, "venti/checkarenas", "-a", st.Arenas())
+	ours.Run(t, nil, "venti/verifyarena", st.Arenas())
+	magic := []byte{0x28, 0xb5, 0x2f, 0xfd} // of zstd's frames
+	b, err := os.ReadFile(st.Arenas())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(b, magic); n < len(blocks)/10 {
+		t.Errorf("of %d blocks %d are compressed", len(blocks), n)
+	}
+	to := ours.Format(t, 4<<20, 1)
+	srv := ours.Serve(t, to)
+	ours.Run(t, nil, "venti/wrarena", "-h", srv.Addr, st.Arenas())
+	readBack(t, srv.Addr, blocks)
+	srv.Stop(t)
+	if b, err = os.ReadFile(to.Arenas()); err != nil || bytes.Contains(b, magic) {
+		t.Errorf("the copy has zstd's clumps, %v", err)
+	}
+	copied := ours.Format(t, 1<<20, 3)
+	ours.Run(t, nil, "venti/mirrorarenas", st.Arenas(), copied.Arenas())
+	ours.Run(t, nil, "venti/cmparenas", st.Arenas(), copied.Arenas())
+}
+
 // TestMirrorarenas keeps a copy of a store that is served, and serves the
 // copy.
 func TestMirrorarenas(t *testing.T) {

@@ -33,7 +33,7 @@ otherwise, on tcp!127.0.0.1!17034 and tcp!127.0.0.1!5641.`
 // upOptions say how a directory is made and served.
 type upOptions struct {
 	Size        int64    // bytes for blocks when the store is made; 0 chooses
-	Compression string   // when the store is made: whack (or empty), none
+	Compression string   // when the store is made: zstd, whack (or empty), none
 	Files       string   // directory of the host served as /files; empty for none
 	Local       bool     // sockets only
 	Venti       []string // addresses in place of the loopback ones
@@ -57,7 +57,7 @@ func upCommand() *command.Command {
 		Doc:   upDoc,
 		Flags: func(fs *pflag.FlagSet) {
 			fs.Int64Var(&size, "size", 0, "space for blocks in `GiB`, when the store is made (default 64, or most of what is free)")
-			fs.StringVar(&opt.Compression, "compression", "", "of new blocks, when the store is made: whack, none (default whack)")
+			fs.StringVar(&opt.Compression, "compression", store.CompressZstd, "of new blocks, when the store is made: zstd, whack, which Plan 9's programs read, or none")
 			fs.StringVar(&opt.Files, "files", "", "`directory` served as /files, where a .vdisk file reads as its disk")
 			fs.StringArrayVar(&opt.Venti, "venti", nil, "Venti `address` in place of "+ventiAddr)
 			fs.StringArrayVar(&opt.Vdisk, "vdisk", nil, "9P `address` in place of "+vdiskAddr)

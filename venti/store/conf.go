@@ -239,8 +239,12 @@ func (cfg *FormatConfig) text(dir string) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# A Venti store: see venti.conf(6).\nindex %s\n", cfg.Index)
 	fmt.Fprintf(&b, "arenas %s\nisect %s\nbloom %s\n", filepath.Join(dir, ArenasFile), filepath.Join(dir, IndexFile), filepath.Join(dir, BloomFile))
-	if cfg.Compression != "" {
+	switch cfg.Compression {
+	case CompressNone, CompressWhack:
 		fmt.Fprintf(&b, "\n# Plan 9's programs read what this makes, but not this line.\ncompression %s\n", cfg.Compression)
+	case CompressZstd:
+		fmt.Fprintf(&b, "\n# New blocks are compressed in a way that Plan 9's programs do not read. Without\n"+
+			"# this line new ones are as they like them; a copy made over the network is, too.\ncompression %s\n", cfg.Compression)
 	}
 	fmt.Fprintf(&b, "\naddr %s\n", cfg.Addr)
 	return []byte(b.String())

@@ -87,12 +87,8 @@ func (cfg *Config) newStore() (*Store, error) {
 	if s.interval == 0 {
 		s.interval = time.Second
 	}
-	switch cfg.Compression {
-	case "", CompressWhack:
-		s.encoding = arena.Whack
-	case CompressNone:
-		s.encoding = arena.Plain
-	default:
+	var known bool
+	if s.encoding, known = encodings[cfg.Compression]; !known {
 		return nil, fmt.Errorf("unknown compression %q", cfg.Compression)
 	}
 	s.encoders.New = func() any { return new(clumpBuffer) }

@@ -27,8 +27,13 @@ const (
 // How new clumps are stored, for Config.Compression.
 const (
 	CompressWhack = "whack" // as Plan 9's server does
+	CompressZstd  = "zstd"  // smaller and faster, and unknown to Plan 9's programs
 	CompressNone  = "none"
 )
+
+var encodings = map[string]arena.Encoding{
+	"": arena.Whack, CompressWhack: arena.Whack, CompressZstd: arena.Zstd, CompressNone: arena.Plain,
+}
 
 // A Config says what a store consists of and how it runs. All but the files
 // has a default.
@@ -45,7 +50,7 @@ type Config struct {
 
 	LumpMem     int64  // bytes for the cache of blocks; 0 means DefaultLumpMem
 	IndexMem    int64  // bytes for the cache of index entries; 0 means DefaultIndexMem
-	Compression string // CompressWhack or CompressNone; empty means CompressWhack
+	Compression string // CompressWhack (or empty), CompressZstd or CompressNone
 
 	// ReadOnly opens the store without writing a byte: what a crash left to be
 	// recovered is recovered in memory.

@@ -1,8 +1,13 @@
 package arena_test
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"strata/venti"
 	"strata/venti/internal/arena"
@@ -17,6 +22,8 @@ func BenchmarkAppend8K(b *testing.B) {
 		{"plain", lump(1, 8192), arena.Plain},
 		{"whack-random", lump(1, 8192), arena.Whack},
 		{"whack-repeats", lump(2, 8192), arena.Whack},
+		{"zstd-random", lump(1, 8192), arena.Zstd},
+		{"zstd-repeats", lump(2, 8192), arena.Zstd},
 	} {
 		b.Run(bc.name, func(b *testing.B) {
 			var e arena.Encoder
@@ -72,5 +79,66 @@ func BenchmarkReadInfos(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkEncodings compresses and decompresses blocks of a real disk: an
+// ext4 file system with the programs and manuals of this machine.
+func BenchmarkEncodings(b *testing.B) {
+	mke2fs, err := exec.LookPath("mke2fs")
+	if err != nil {
+		b.Skip("no mke2fs here")
+	}
+	image := filepath.Join(b.TempDir(), "disk")
+	if out, err := exec.Command(mke2fs, "-q", "-t", "ext4", "-d", "/usr/share", image, "2g").CombinedOutput(); err != nil {
+		b.Skipf("mke2fs: %v\n%s", err, out)
+	}
+	disk, err := os.ReadFile(image)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, size := range []int{4096, 8192} {
+		var lumps [][]byte
+		zero := make([]byte, size)
+		for off := 0; off+size <= len(disk); off += 16 * size {
+			if l := disk[off : off+size]; !bytes.Equal(l, zero) {
+				lumps = append(lumps, l)
+			}
+		}
+		for _, enc := range []arena.Encoding{arena.Whack, arena.Zstd} {
+			b.Run(fmt.Sprintf("%v/%dK", enc, size>>10), func(b *testing.B) {
+				var e arena.Encoder
+				clumps := make([][]byte, len(lumps))
+				headers := make([]arena.ClumpHeader, len(lumps))
+				var in, out time.Duration
+				stored := 0
+				for b.Loop() {
+					stored = 0
+					start := time.Now()
+					for i, l := range lumps {
+						headers[i].Type = venti.DiskData
+						clumps[i] = e.Append(clumps[i][:0], &headers[i], l, enc)
+						stored += len(clumps[i])
+					}
+					in += time.Since(start)
+					for i, l := range lumps {
+						headers[i].Score = venti.ScoreOf(l)
+					}
+					lump := make([]byte, size)
+					start = time.Now()
+					for i, c := range clumps {
+						if _, err := headers[i].Decode(lump, c[arena.ClumpHeaderSize:]); err != nil {
+							b.Fatal(err)
+						}
+					}
+					out += time.Since(start)
+				}
+				total := float64(b.N) * float64(len(lumps)*size)
+				b.ReportMetric(0, "ns/op")
+				b.ReportMetric(float64(len(lumps)*size)/float64(stored), "ratio")
+				b.ReportMetric(total/1e6/in.Seconds(), "in-MB/s")
+				b.ReportMetric(total/1e6/out.Seconds(), "out-MB/s")
+			})
+		}
 	}
 }

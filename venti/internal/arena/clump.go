@@ -31,19 +31,23 @@ const (
 // An Encoding says how a clump's data makes the lump.
 type Encoding uint8
 
-// The encodings. They are on disk, and never renumbered.
+// The encodings. They are on disk, and never renumbered. Plan 9's programs know
+// the first two; a compressed clump is always shorter than its lump.
 const (
 	Plain Encoding = 1 // as it is
-	Whack Encoding = 2 // compressed, and shorter for it
+	Whack Encoding = 2
+	Zstd  Encoding = 3 // one frame of RFC 8878, with no checksum and no dictionary
 )
 
-// String returns "plain", "whack" or "encoding7".
+// String returns "plain", "whack", "zstd" or "encoding7".
 func (e Encoding) String() string {
 	switch e {
 	case Plain:
 		return "plain"
 	case Whack:
 		return "whack"
+	case Zstd:
+		return "zstd"
 	}
 	return fmt.Sprintf("encoding%d", uint8(e))
 }
@@ -145,7 +149,7 @@ func UnpackClumpHeader(b []byte, magic uint32) (ClumpHeader, error) {
 		bad = true
 	case Plain:
 		bad = bad || h.Size != h.UncSize
-	case Whack:
+	case Whack, Zstd:
 		bad = bad || h.Size >= h.UncSize
 	}
 	if bad {
@@ -174,8 +178,12 @@ func (h *ClumpHeader) Decode(dst, data []byte) ([]byte, error) {
 			return nil, fmt.Errorf("plain clump of %d bytes in %d: %w", h.UncSize, h.Size, venti.ErrCorrupt)
 		}
 		copy(dst, data)
-	case Whack:
-		n, err := whack.Decode(dst, data)
+	case Whack, Zstd:
+		decode := whack.Decode
+		if h.Encoding == Zstd {
+			decode = decodeZstd
+		}
+		n, err := decode(dst, data)
 		if err != nil {
 			return nil, fmt.Errorf("%w: decompression failed: %w", venti.ErrCorrupt, err)
 		}
@@ -201,37 +209,3 @@ func (e *ScoreError) Error() string {
 
 // Is tells that e is venti.ErrCorrupt.
 func (e *ScoreError) Is(target error) bool { return target == venti.ErrCorrupt }
-
-// An Encoder makes clumps. It holds the tables of a compression, some 64 KiB;
-// its zero value is ready. It makes one clump at a time.
-type Encoder struct {
-	whack whack.Encoder
-}
-
-// Append appends to b the clump of a lump: h's header, with its sizes and
-// its encoding filled in, and the data. enc is the encoding to try; what does
-// not get shorter is stored Plain. The caller has set h's magic, type, score
-// and time, and the lump is 1 to venti.MaxBlockSize bytes.
-func (e *Encoder) Append(b []byte, h *ClumpHeader, lump []byte, enc Encoding) []byte {
-	start := len(b)
-	need := ClumpHeaderSize + len(lump)
-	if cap(b)-start < need {
-		b = append(b, make([]byte, need)...)[:start]
-	}
-	b = b[:start+need]
-	data := b[start+ClumpHeaderSize:]
-	h.UncSize = uint16(len(lump))
-	h.Encoding = Plain
-	if enc == Whack {
-		if n, ok := e.whack.Encode(data, lump); ok {
-			h.Encoding = Whack
-			data = data[:n]
-		}
-	}
-	if h.Encoding == Plain {
-		copy(data, lump)
-	}
-	h.Size = uint16(len(data))
-	h.Pack(b[start:])
-	return b[:start+ClumpHeaderSize+len(data)]
-}

@@ -37,11 +37,13 @@ func TestClumpHeader(t *testing.T) {
 		{name: "whack, same size", patch: func(b []byte) []byte { b[29] = 2; return b }, header: arena.ErrFormat},
 		{name: "empty", patch: func(b []byte) []byte { b[6], b[8] = 0, 0; return b }, header: arena.ErrFormat},
 		{name: "too long", patch: func(b []byte) []byte { b[5], b[7] = 0xff, 0xff; return b }, header: arena.ErrFormat},
-		{name: "unknown encoding", patch: func(b []byte) []byte { b[29] = 3; return b }, decode: arena.ErrEncoding},
+		{name: "unknown encoding", patch: func(b []byte) []byte { b[29] = 4; return b }, decode: arena.ErrEncoding},
 		{name: "marked", patch: func(b []byte) []byte { b[4] = 255; return b }, decode: venti.ErrCorrupt},
 		{name: "data", patch: func(b []byte) []byte { b[40]++; return b }, decode: venti.ErrCorrupt},
 		{name: "less data", patch: func(b []byte) []byte { return b[:48] }, decode: venti.ErrCorrupt},
 		{name: "bad whack", patch: func(b []byte) []byte { b[8], b[29], b[38] = 99, 2, 0xff; return b }, decode: venti.ErrCorrupt},
+		{name: "zstd, same size", patch: func(b []byte) []byte { b[29] = 3; return b }, header: arena.ErrFormat},
+		{name: "bad zstd", patch: func(b []byte) []byte { b[8], b[29] = 99, 3; return b }, decode: venti.ErrCorrupt},
 		{name: "whack of other size", patch: func(b []byte) []byte { b[8], b[29] = 99, 2; clear(b[38:]); return b }, decode: venti.ErrCorrupt},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -62,7 +64,7 @@ func TestClumpHeader(t *testing.T) {
 			}
 		})
 	}
-	if got := arena.Plain.String() + " " + arena.Whack.String() + " " + arena.Encoding(9).String(); got != "plain whack encoding9" {
+	if got := arena.Plain.String() + " " + arena.Whack.String() + " " + arena.Zstd.String() + " " + arena.Encoding(9).String(); got != "plain whack zstd encoding9" {
 		t.Errorf("encodings are called %s", got)
 	}
 }
@@ -223,10 +225,10 @@ func TestReadClump(t *testing.T) {
 
 func FuzzClump(f *testing.F) {
 	var e arena.Encoder
-	for i := range 4 {
+	for i := range 8 {
 		h := arena.ClumpHeader{Magic: 7}
 		h.Type = venti.DiskData
-		f.Add(e.Append(nil, &h, lump(i, 50+i), arena.Whack))
+		f.Add(e.Append(nil, &h, lump(i, 50+i), arena.Whack+arena.Encoding(i/4)))
 	}
 	f.Fuzz(func(t *testing.T, clump []byte) {
 		h, err := arena.UnpackClumpHeader(clump, 7)

@@ -55,8 +55,8 @@ type Config struct {
 	HTTPAddr string // "httpaddr"
 	Webroot  string // "webroot": a directory of files for HTTP
 
-	// Compression is "none" or "whack", an addition of ours: how new clumps
-	// are stored. Plan 9's server always uses whack.
+	// Compression is "none", "whack" or "zstd", an addition of ours: how new
+	// clumps are stored. Plan 9's server always uses whack.
 	Compression string
 
 	Mgr []string // what follows "mgr", a line each; for the mirror manager
@@ -113,8 +113,8 @@ func addPart(list *[]string, name string) error {
 }
 
 func setCompression(c *Config, v string) error {
-	if v != "none" && v != "whack" {
-		return fmt.Errorf("unknown compression %q: want none or whack", v)
+	if v != "none" && v != "whack" && v != "zstd" {
+		return fmt.Errorf("unknown compression %q: want none, whack or zstd", v)
 	}
 	c.Compression = v
 	return nil

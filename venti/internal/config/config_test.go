@@ -30,13 +30,13 @@ icmem 5g
 addr tcp!*!venti
 httpaddr tcp!*!http
 webroot /www
-compression none
+compression zstd
 mgr mirror a b
 mgr mirrorfreq 10`,
 			want: config.Config{
 				Index: "main", Arenas: []string{"/dev/sda1", "a:1m-2g"}, Sections: []string{"i0", "i1"}, Bloom: "b:0x100000-",
 				LumpMem: 10 << 20, BlockMem: 16 << 10, IndexMem: 5 << 30,
-				Addr: "tcp!*!venti", HTTPAddr: "tcp!*!http", Webroot: "/www", Compression: "none",
+				Addr: "tcp!*!venti", HTTPAddr: "tcp!*!http", Webroot: "/www", Compression: "zstd",
 				Mgr: []string{"mirror a b", "mirrorfreq 10"},
 			}},
 		{name: "last line without newline", text: "arenas a\nindex main", want: config.Config{Index: "main", Arenas: []string{"a"}}},
