@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"strata/internal/disk"
 	"strata/venti"
@@ -88,7 +89,8 @@ type segment struct {
 //
 // Clumps are appended to segments in memory. The writing goroutine takes all
 // segments there are, writes them in order, and syncs when somebody waits for
-// that: so all who wait for a sync while one is under way share the next.
+// that: so all who wait for a sync while one is under way share the next, and
+// so do those who come soon after it (gatherLocked).
 // appended, written and synced count the bytes that have come so far.
 //
 // The first error of the partition stays: from then on appends and syncs fail
@@ -110,7 +112,11 @@ type logPart struct {
 	appended  int64
 	written   int64
 	synced    int64
-	wanted    int64 // synced that somebody waits for
+	wanted    int64         // synced that somebody waits for
+	asked     int           // calls that the next sync will answer, as far as they have come
+	answered  int           // calls that the last sync has answered
+	gathering bool          // the writing goroutine waits for more to ask
+	syncTime  time.Duration // that the last sync took
 	err       error
 	closing   bool
 	changed   chan struct{} // closed and made anew at every change that somebody may wait for
@@ -365,6 +371,7 @@ func (p *logPart) write() {
 			return
 		}
 		if p.wanted > p.synced {
+			p.gatherLocked()
 			p.closeLocked()
 		}
 		if err := p.writeSegmentsLocked(); err != nil {
@@ -373,18 +380,45 @@ func (p *logPart) write() {
 		}
 		if p.wanted > p.synced || p.written-p.synced >= syncEvery {
 			target := p.written
+			p.answered, p.asked = p.asked, 0
 			p.mu.Unlock()
+			start := time.Now()
 			err := p.file.Sync()
+			took := time.Since(start)
 			p.mu.Lock()
 			if err != nil {
 				p.failLocked(err)
 				continue
 			}
 			p.stats.logSyncs.Add(1)
-			p.synced = target
+			p.synced, p.syncTime = target, took
 		}
 		p.broadcastLocked()
 	}
+}
+
+// gatherLocked waits until as many calls ask for the next sync as the last one
+// has answered, but no longer than half of what that took. Clients that
+// sync over and over come back one after the other: the first of them would
+// have a sync of its own, and all others wait through it for theirs. It gives
+// mu up meanwhile.
+func (p *logPart) gatherLocked() {
+	if p.asked >= p.answered {
+		return
+	}
+	p.gathering = true
+	late := false
+	timer := time.AfterFunc(p.syncTime/2, func() {
+		p.mu.Lock()
+		late = true
+		p.work.Signal()
+		p.mu.Unlock()
+	})
+	for p.asked < p.answered && !late && !p.closing && p.err == nil {
+		p.work.Wait()
+	}
+	timer.Stop()
+	p.gathering = false
 }
 
 // writeSegmentsLocked writes the segments that do not change. It gives mu up
@@ -431,11 +465,14 @@ func (p *logPart) sync(ctx context.Context) error {
 
 func (p *logPart) syncLocked(ctx context.Context) error {
 	target := p.appended
-	for p.err == nil && p.synced < target {
-		if p.wanted < target {
-			p.wanted = target
+	if p.err == nil && p.synced < target {
+		p.asked++
+		p.wanted = max(p.wanted, target)
+		if !p.gathering || p.asked >= p.answered {
 			p.work.Signal()
 		}
+	}
+	for p.err == nil && p.synced < target {
 		if err := p.waitLocked(ctx); err != nil {
 			return err
 		}
