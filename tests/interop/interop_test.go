@@ -344,3 +344,62 @@ func vcat(t *testing.T, client harness.Suite, score string) string {
 	}
 	return string(data)
 }
+
+// TestTwoPartitions has our server fill two arena partitions by turns. Theirs
+// must take that, go on with it, and give it back.
+func TestTwoPartitions(t *testing.T) {
+	theirs, ours := harness.Plan9(t), harness.Ours(t)
+	work := t.TempDir()
+	makeTree(t, filepath.Join(work, "tree"))
+	makeTree(t, filepath.Join(work, "tree2"))
+	if err := os.WriteFile(filepath.Join(work, "tree2", "new"), random(99, 3<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, kill := range []bool{false, true} {
+		t.Run(fmt.Sprintf("kill=%v", kill), func(t *testing.T) {
+			second := filepath.Join(t.TempDir(), "arenas2")
+			st := ours.Format(t, 4<<20, 6)
+			if err := os.WriteFile(second, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(second, 25<<20); err != nil {
+				t.Fatal(err)
+			}
+			ours.Run(t, nil, "venti/fmtarenas", "-a", fmt.Sprint(4<<20), "other", second)
+			conf, err := os.ReadFile(st.Conf())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(st.Conf(), append(conf, "arenas "+second+"\n"...), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			ours.Run(t, nil, "venti/fmtindex", st.Conf())
+			srv := ours.Serve(t, st)
+			score := vacIn(t, theirs, srv.Addr, work, "tree")
+			if kill {
+				srv.Kill()
+			} else {
+				srv.Stop(t)
+				for _, part := range []string{st.Arenas(), second} {
+					if out := ours.Run(t, nil, "venti/checkarenas", "-v", part); !strings.Contains(out, "compressed clumps=") {
+						t.Errorf("nothing is in %s:\n%s", filepath.Base(part), out)
+					}
+				}
+			}
+			srv = theirs.Serve(t, st)
+			score2 := vacIn(t, theirs, srv.Addr, work, "tree2")
+			for _, s := range []harness.Suite{theirs, ours} {
+				out := t.TempDir()
+				unvacInto(t, theirs, srv.Addr, out, score)
+				unvacInto(t, theirs, srv.Addr, out, score2)
+				equalTrees(t, filepath.Join(work, "tree"), filepath.Join(out, "tree"))
+				equalTrees(t, filepath.Join(work, "tree2"), filepath.Join(out, "tree2"))
+				stop(t, s, srv)
+				srv = ours.Serve(t, st)
+			}
+			srv.Stop(t)
+			checkClean(t, ours, st)
+			ours.Run(t, nil, "venti/checkarenas", "-a", second)
+		})
+	}
+}

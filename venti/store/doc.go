@@ -15,7 +15,8 @@
 // all locks and appended, under the lock of its partition, to the pending log in
 // memory. Then WriteBlock returns. The steps to the disk are
 //
-//  1. The log. A partition's own goroutine writes what is pending, in order,
+//  1. The log. Blocks go to one partition until its disk is a mebibyte behind,
+//     then to the one that is least behind. A partition's own goroutine writes what is pending, in order,
 //     each piece with a free word behind it, and syncs when somebody waits
 //     for that. This sync is the commit point of Sync, and all who wait share
 //     it. A crash before it may leave any part of what was not synced: Open

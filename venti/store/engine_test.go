@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"strata/internal/disk"
@@ -459,5 +460,71 @@ func TestClosed(t *testing.T) {
 	}
 	if err := s.Flush(t.Context()); !errors.Is(err, ErrClosed) {
 		t.Errorf("flush: %v", err)
+	}
+}
+
+// A heldFile is a partition whose writes wait while it is held.
+type heldFile struct {
+	disk.File
+	gate   sync.RWMutex // write-locked while it is held
+	writes atomic.Int64 // that came, held ones too
+}
+
+func (f *heldFile) WriteAt(b []byte, off int64) (int, error) {
+	f.writes.Add(1)
+	f.gate.RLock()
+	defer f.gate.RUnlock()
+	return f.File.WriteAt(b, off)
+}
+
+// TestPartitionsInParallel holds the writes of one partition: what is written
+// goes to another meanwhile. Little that is written and synced stays in one.
+func TestPartitionsInParallel(t *testing.T) {
+	sh := small
+	sh.parts, sh.partSize, sh.secSize = 3, 16<<20, 1<<20
+	m := sh.format(t)
+	cfg := configOf(m)
+	files := make([]*heldFile, sh.parts)
+	for i := range files {
+		files[i] = &heldFile{File: cfg.Arenas[i]}
+		cfg.Arenas[i] = files[i]
+	}
+	s := mustOpen(t, cfg)
+	list := blocks(1, 400, 30000)
+	for _, b := range list[:20] {
+		mustWrite(t, s, venti.DataType, b)
+		mustSync(t, s)
+	}
+	var busy []int
+	for i, f := range files {
+		if f.writes.Load() > 0 {
+			busy = append(busy, i)
+		}
+	}
+	if len(busy) != 1 {
+		t.Fatalf("blocks that were synced one by one went to partitions %v", busy)
+	}
+	held := files[busy[0]]
+	held.gate.Lock()
+	for _, b := range list[20:] {
+		mustWrite(t, s, venti.DataType, b)
+	}
+	for _, b := range list {
+		wantBlock(t, s, venti.DataType, b)
+	}
+	for i, f := range files {
+		for f.writes.Load() == 0 && !t.Failed() {
+			runtime.Gosched()
+		}
+		t.Logf("partition %d: %d writes", i, f.writes.Load())
+	}
+	held.gate.Unlock()
+	mustSync(t, s)
+	mustClose(t, s)
+	checkStore(t, m)
+	s = mustOpen(t, configOf(m))
+	defer mustClose(t, s)
+	for _, b := range list {
+		wantBlock(t, s, venti.DataType, b)
 	}
 }

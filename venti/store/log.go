@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -100,6 +101,10 @@ type logPart struct {
 	log    *slog.Logger
 	stats  *counters
 	arenas []*logArena // those of the index, in its order
+
+	// behind is how many bytes of log are only in memory; noRoom when all arenas
+	// are full. Those who write blocks choose a partition by it.
+	behind atomic.Int64
 
 	checkpointing sync.Mutex // held through a checkpoint and its disk waits; before mu
 
@@ -221,6 +226,7 @@ func (p *logPart) append(ctx context.Context, clump []byte, info arena.ClumpInfo
 	off := a.mem.Used
 	p.tail.buf = append(p.tail.buf, clump...)
 	p.appended += int64(len(clump))
+	p.behind.Store(p.appended - p.written)
 	a.mem.Add(&info)
 	a.infos = append(a.infos, info)
 	a.stale = true
@@ -247,7 +253,31 @@ func (p *logPart) activeLocked(size int) *logArena {
 		a.stale = true
 		p.log.Info("arena is full", "arena", a.Name, "clumps", a.mem.Clumps, "used", a.mem.Used)
 	}
+	p.behind.Store(noRoom)
 	return nil
+}
+
+// noRoom is logPart.behind of a full partition.
+const noRoom = math.MaxInt64
+
+// fill returns the partition that the next clump goes to, as an index into
+// s.parts. It stays the same until its disk is a segment behind; then the one
+// that is least behind follows. So all disks are busy while there is much to
+// write, blocks that come one after the other lie together, and those who sync
+// what they wrote wait for one disk.
+func (s *Store) fill() int {
+	i := int(s.filling.Load())
+	behind := s.parts[i].behind.Load()
+	if behind < segmentSize {
+		return i
+	}
+	for k, p := range s.parts {
+		if b := p.behind.Load(); b < behind {
+			i, behind = k, b
+		}
+	}
+	s.filling.Store(int32(i))
+	return i
 }
 
 // roomLocked makes p.tail a segment with room for n bytes at the end of a's
@@ -451,6 +481,9 @@ func (p *logPart) writeSegmentsLocked() error {
 		if len(p.spare) < maxSegments {
 			p.spare = append(p.spare, s.buf)
 		}
+	}
+	if p.behind.Load() != noRoom {
+		p.behind.Store(p.appended - p.written)
 	}
 	p.segments = slices.Clone(p.segments[len(segments):])
 	return nil

@@ -76,6 +76,7 @@ type Store struct {
 	interval time.Duration
 	arenas   []*logArena // in the order of the index
 	parts    []*logPart
+	filling  atomic.Int32 // the partition that blocks are written to, see fill
 	ix       *index.Index
 	bloom    *bloom.Filter // nil if there is none
 	bloomOut disk.File     // where it is
@@ -515,7 +516,9 @@ func (s *Store) store(ctx context.Context, k *key, data []byte) error {
 		s.bloom.Add(k.score)
 	}
 	err := errPartFull
-	for _, p := range s.parts {
+	first := s.fill()
+	for i := range s.parts {
+		p := s.parts[(first+i)%len(s.parts)]
 		err = p.append(ctx, c.buf, h.ClumpInfo, now, func(a *logArena, off int64) {
 			e := entryOf(a, off, &h.ClumpInfo)
 			s.index.putDirty(slotOf(&e))
