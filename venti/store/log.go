@@ -415,6 +415,7 @@ func (p *logPart) write() {
 			start := time.Now()
 			err := p.file.Sync()
 			took := time.Since(start)
+			p.stats.times.logSync.add(took, 1)
 			p.mu.Lock()
 			if err != nil {
 				p.failLocked(err)

@@ -49,6 +49,8 @@ type counters struct {
 	dupBlocks, dupBytes, storedBytes, probes, syncs,
 	indexHits, bloomMisses, indexReads, indexFalse, indexLearned, clumpReads, corruptClumps, healed,
 	logWaits, indexWaits, logWrites, logSyncs, checkpoints, flushes, flushedEntries atomic.Int64
+
+	times histograms
 }
 
 // Stats returns what the store has counted so far. The numbers are not all of
@@ -90,18 +92,14 @@ func (s *Store) Stats() Stats {
 		StuckEntries: s.index.stuck.Load(),
 	}
 	st.CachedLumps, st.CachedBytes = s.lumps.bytes()
-	for _, p := range s.parts {
-		p.mu.Lock()
-		for _, a := range p.arenas {
-			if a.mem.Sealed || a.damaged {
-				st.SealedArenas++
-			}
-			st.Clumps += int64(a.mem.Clumps)
-			st.ClumpBytes += a.mem.Used
-			st.UncompressedBytes += a.mem.UncSize
-			st.Space += a.Size()
+	s.eachArenaLocked(func(_ int, a *logArena) {
+		if a.mem.Sealed || a.damaged {
+			st.SealedArenas++
 		}
-		p.mu.Unlock()
-	}
+		st.Clumps += int64(a.mem.Clumps)
+		st.ClumpBytes += a.mem.Used
+		st.UncompressedBytes += a.mem.UncSize
+		st.Space += a.Size()
+	})
 	return st
 }

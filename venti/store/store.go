@@ -87,6 +87,7 @@ type Store struct {
 	owned    []*disk.Partition
 
 	stats    counters
+	tuning   tuning
 	encoders sync.Pool // *clumpBuffer
 	blocks   sync.Pool // *[]byte, of readBuffer bytes
 	bad      badClumps
@@ -167,8 +168,16 @@ func errNotFound(k *key) error {
 
 func (s *Store) read(ctx context.Context, k *key, buf []byte) (int, error) {
 	for first := true; ; first = false {
+		var start time.Time
+		sampled := s.sampled()
+		if sampled {
+			start = time.Now()
+		}
 		if n, ok := s.lumps.get(k, buf); ok {
 			s.stats.lumpHits.Add(1)
+			if sampled {
+				s.stats.times.readCached.since(start, cachedSample)
+			}
 			if n > len(buf) {
 				return 0, errTooLong(n, len(buf))
 			}
@@ -188,6 +197,8 @@ func (s *Store) read(ctx context.Context, k *key, buf []byte) (int, error) {
 			return 0, ctx.Err()
 		}
 	}
+	start := time.Now()
+	defer func() { s.stats.times.read.since(start, 1) }()
 	e, ok, err := s.find(k, true)
 	if err != nil {
 		return 0, err
@@ -223,14 +234,16 @@ func (s *Store) find(k *key, learn bool) (slot, bool, error) {
 
 // lookup returns the entry of a key from the index.
 func (s *Store) lookup(k *key, learn bool) (slot, bool, error) {
-	if s.bloom != nil && !s.bloom.Has(k.score) {
+	if s.denied(k) {
 		s.stats.bloomMisses.Add(1)
 		return slot{}, false, nil
 	}
 	buf := s.blocks.Get().(*[]byte)
 	defer s.blocks.Put(buf)
 	s.stats.indexReads.Add(1)
+	start := time.Now()
 	e, ok, err := s.ix.Lookup(k.score, venti.DiskType(k.disk), *buf)
+	s.stats.times.indexRead.since(start, 1)
 	if err != nil {
 		if errors.Is(err, index.ErrBadBucket) {
 			err = fmt.Errorf("%w: loading index entry: %w", venti.ErrCorrupt, err)
@@ -243,7 +256,7 @@ func (s *Store) lookup(k *key, learn bool) (slot, bool, error) {
 	}
 	sl := slotOf(&e)
 	s.index.putClean(sl, false)
-	if learn {
+	if learn && !s.tuning.noPrefetch.Load() {
 		if a, off, ok := s.arenaOf(e.Addr); ok {
 			s.learn(a, off)
 		}
@@ -268,6 +281,8 @@ func (s *Store) readClump(k *key, e *slot, buf []byte) (int, error) {
 		return 0, fmt.Errorf("%w: index entry of %v has address %#x, which is in no arena", venti.ErrCorrupt, venti.Score(k.score), e.addr)
 	}
 	s.stats.clumpReads.Add(1)
+	start := time.Now()
+	defer func() { s.stats.times.clumpRead.since(start, 1) }()
 	scratch := s.blocks.Get().(*[]byte)
 	defer s.blocks.Put(scratch)
 	h, data, err := s.rawClump(a, off, int(e.blocks)*512, *scratch)
@@ -347,7 +362,15 @@ func (s *Store) ReadCached(score venti.Score, t venti.Type, buf []byte) (int, bo
 		return 0, true, err
 	}
 	if len(buf) > 0 {
+		var start time.Time
+		sampled := s.sampled()
+		if sampled {
+			start = time.Now()
+		}
 		if n, ok := s.lumps.get(&k, buf); ok {
+			if sampled {
+				s.stats.times.readCached.since(start, cachedSample)
+			}
 			s.stats.reads.Add(1)
 			s.stats.lumpHits.Add(1)
 			if n > len(buf) {
@@ -365,7 +388,7 @@ func (s *Store) ReadCached(score venti.Score, t venti.Type, buf []byte) (int, bo
 		}
 		return 0, false, nil
 	}
-	if s.bloom != nil && !s.bloom.Has(k.score) {
+	if s.denied(&k) {
 		s.stats.bloomMisses.Add(1)
 		s.stats.probes.Add(1)
 		return 0, true, venti.ErrNotFound
@@ -405,9 +428,11 @@ func (s *Store) WriteBlock(ctx context.Context, t venti.Type, data []byte) (vent
 	if len(data) == 0 {
 		return venti.EmptyScore, nil
 	}
+	start := time.Now()
 	score := venti.ScoreOf(data)
 	k, err := s.keyOf(score, t)
 	if err == nil {
+		defer func() { s.stats.times.write.since(start, 1) }()
 		err = s.write(ctx, &k, data)
 	}
 	if err != nil {
@@ -506,6 +531,8 @@ func (s *Store) store(ctx context.Context, k *key, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	start := time.Now()
+	defer func() { s.stats.times.store.since(start, 1) }()
 	c := s.encoders.Get().(*clumpBuffer)
 	defer s.encoders.Put(c)
 	now := uint32(s.now().Unix())
@@ -546,6 +573,8 @@ func (s *Store) Sync(ctx context.Context) error {
 		return ErrClosed
 	}
 	s.stats.syncs.Add(1)
+	start := time.Now()
+	defer func() { s.stats.times.sync.since(start, 1) }()
 	return s.syncLog(ctx)
 }
 

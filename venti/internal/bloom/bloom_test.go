@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"math/bits"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -448,4 +450,30 @@ func scores(n int) []venti.Score {
 		}
 	}
 	return list
+}
+
+func TestFill(t *testing.T) {
+	for _, tc := range []struct {
+		size int64
+		n    int
+	}{{bloom.MinSize, 100_000}, {16 * bloom.MinSize, 1_000_000}} {
+		m, f := format(t, tc.size, bloom.FormatConfig{Hashes: 8})
+		if got := f.Fill(); got != 0 {
+			t.Errorf("an empty filter of %d bytes is filled to %v", tc.size, got)
+		}
+		for i := range tc.n {
+			f.Add(score(i))
+		}
+		if err := f.Save(); err != nil {
+			t.Fatal(err)
+		}
+		ones := 0
+		for _, b := range m.data[16:] {
+			ones += bits.OnesCount8(b)
+		}
+		want := float64(ones) / float64(len(m.data)*8)
+		if got := f.Fill(); math.Abs(got-want) > want/100 {
+			t.Errorf("a filter of %d bytes is filled to %v, want %v", tc.size, got, want)
+		}
+	}
 }
