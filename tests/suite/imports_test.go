@@ -15,6 +15,7 @@ var allowed = []struct {
 }{
 	{"strata/internal/command", nil},
 	{"strata/internal/disk", nil},
+	{"strata/internal/logs", nil},
 	{"strata/internal/netaddr", nil},
 	{"strata/internal/ninep", nil},
 	{"strata/venti", []string{"strata/internal"}},
