@@ -29,6 +29,9 @@ func (s *Store) Tune(t Tuning) {
 	s.tuning.noPrefetch.Store(t.NoPrefetch)
 }
 
+// Encoding returns how new clumps are stored: plain, whack, zstd.
+func (s *Store) Encoding() string { return s.encoding.String() }
+
 // denied tells whether the Bloom filter says that no block has the score of
 // a key.
 func (s *Store) denied(k *key) bool {

@@ -94,11 +94,23 @@ func (s *Store) Info() Info {
 		})
 	})
 	if s.bloom != nil {
-		b := &BloomInfo{Partition: fileName(s.bloomOut), Size: s.bloom.Size(), Hashes: s.bloom.Hashes(), Bits: int64(s.bloom.Size()) * 8}
-		b.Ones = int64(s.bloom.Fill() * float64(b.Bits))
-		info.Bloom = b
+		b := s.BloomInfo()
+		info.Bloom = &b
 	}
 	return info
+}
+
+// BloomInfo returns what Info says of the Bloom filter; it is zero if there is
+// none.
+func (s *Store) BloomInfo() BloomInfo {
+	if s.bloom == nil {
+		return BloomInfo{}
+	}
+	bits := int64(s.bloom.Size()) * 8
+	return BloomInfo{
+		Partition: fileName(s.bloomOut), Size: s.bloom.Size(), Hashes: s.bloom.Hashes(),
+		Ones: int64(s.bloom.Fill() * float64(bits)), Bits: bits,
+	}
 }
 
 // lockedArenas is how many arenas eachArenaLocked looks at before it lets go

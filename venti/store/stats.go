@@ -19,9 +19,11 @@ type Stats struct {
 	IndexHits      int64 // look-ups that the index cache answered
 	BloomMisses    int64 // look-ups that the Bloom filter answered: absent
 	IndexReads     int64 // look-ups that read the index
+	IndexReadBytes int64 // of it
 	IndexFalse     int64 // of those, the ones that found nothing
 	IndexLearned   int64 // entries taken from clump directories
 	ClumpReads     int64 // clumps read from arenas
+	ClumpReadBytes int64 // of them, with headers
 	CorruptClumps  int64 // that could not be made the lumps they are to be
 	Healed         int64 // corrupt clumps that a write has replaced
 	LogWaits       int64 // writes that waited for the log to be written
@@ -47,7 +49,7 @@ type Stats struct {
 type counters struct {
 	reads, readErrors, readBytes, lumpHits, writes, writeBytes, newBlocks, newBytes,
 	dupBlocks, dupBytes, storedBytes, probes, syncs,
-	indexHits, bloomMisses, indexReads, indexFalse, indexLearned, clumpReads, corruptClumps, healed,
+	indexHits, bloomMisses, indexReads, indexFalse, indexLearned, clumpReads, clumpReadBytes, corruptClumps, healed,
 	logWaits, indexWaits, logWrites, logSyncs, checkpoints, flushes, flushedEntries atomic.Int64
 
 	times histograms
@@ -77,6 +79,7 @@ func (s *Store) Stats() Stats {
 		IndexFalse:     c.indexFalse.Load(),
 		IndexLearned:   c.indexLearned.Load(),
 		ClumpReads:     c.clumpReads.Load(),
+		ClumpReadBytes: c.clumpReadBytes.Load(),
 		CorruptClumps:  c.corruptClumps.Load(),
 		Healed:         c.healed.Load(),
 		LogWaits:       c.logWaits.Load(),
@@ -91,6 +94,7 @@ func (s *Store) Stats() Stats {
 		DirtyEntries: s.index.dirty.Load(),
 		StuckEntries: s.index.stuck.Load(),
 	}
+	st.IndexReadBytes = st.IndexReads * int64(s.ix.BlockSize)
 	st.CachedLumps, st.CachedBytes = s.lumps.bytes()
 	s.eachArenaLocked(func(_ int, a *logArena) {
 		if a.mem.Sealed || a.damaged {

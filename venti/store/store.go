@@ -286,6 +286,7 @@ func (s *Store) readClump(k *key, e *slot, buf []byte) (int, error) {
 	scratch := s.blocks.Get().(*[]byte)
 	defer s.blocks.Put(scratch)
 	h, data, err := s.rawClump(a, off, int(e.blocks)*512, *scratch)
+	s.stats.clumpReadBytes.Add(arena.ClumpHeaderSize + int64(len(data)))
 	if err == nil && (h.Score != venti.Score(k.score) || uint8(h.Type) != k.disk) {
 		if !h.Type.Valid() {
 			err = fmt.Errorf("clump is marked with type %d: %w", h.Type, venti.ErrCorrupt)
