@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -67,6 +68,8 @@ type Server struct {
 	room   *semaphore.Weighted // bytes that requests may take
 	share  int64               // what one connection may take of them
 	conns  chan struct{}       // one for each connection
+
+	clients clients
 
 	blocks bufferPool
 	outs   sync.Pool // *[]byte with capacity outBufferSize
@@ -139,6 +142,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		select {
 		case s.conns <- struct{}{}:
 		default:
+			s.clients.refused.Add(1)
 			s.log.Warn("too many connections", "client", nc.RemoteAddr(), "max", cap(s.conns))
 			nc.Close()
 			continue
@@ -185,10 +189,13 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 			nc.Close()
 		}
 	})
+	s.clients.accepted.Add(1)
 	err := c.handshake(ctx)
 	if err == nil {
 		log.Debug("connected", "version", c.version)
+		s.clients.add(c)
 		err = c.serve()
+		s.clients.remove(c)
 	}
 	c.requests.Wait()
 	c.out.flush()
@@ -209,6 +216,8 @@ type serverConn struct {
 	in      *frameReader
 	version string
 	framing framing // immutable after handshake; for all
+
+	received atomic.Int64 // requests
 
 	tags     chan struct{}       // one for each request with a goroutine; those receive from it
 	room     *semaphore.Weighted // this connection's share; taken before the server's
@@ -274,6 +283,7 @@ func (c *serverConn) serve() error {
 		if err != nil {
 			return err
 		}
+		c.received.Add(1)
 		m, err := unpackMessage(b)
 		if err != nil {
 			c.error(b[1], errBadPacket.Error())
