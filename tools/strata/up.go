@@ -114,7 +114,7 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	if err := makeStore(ctx, dir, opt); err != nil {
 		return s, err
 	}
-	s.store, err = store.OpenConf(ctx, filepath.Join(dir, store.ConfFile), store.Config{Logger: opt.Logger})
+	s.store, err = store.OpenConf(ctx, filepath.Join(dir, store.ConfFile), store.Config{Memory: command.Memory(), Logger: opt.Logger})
 	if err != nil {
 		return s, err
 	}

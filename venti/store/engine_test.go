@@ -528,3 +528,21 @@ func TestPartitionsInParallel(t *testing.T) {
 		wantBlock(t, s, venti.DataType, b)
 	}
 }
+
+func TestCacheSizes(t *testing.T) {
+	for _, tc := range []struct {
+		cfg          Config
+		lumps, index int64
+	}{
+		{Config{}, 64 << 20, 64 << 20},
+		{Config{Memory: 100 << 20}, 16 << 20, 16 << 20},
+		{Config{Memory: 8 << 30}, 512 << 20, 512 << 20},
+		{Config{Memory: 1 << 40}, 1 << 30, 1 << 30},
+		{Config{Memory: 8 << 30, LumpMem: 5}, 5, 512 << 20},
+		{Config{Memory: 8 << 30, IndexMem: 5}, 512 << 20, 5},
+	} {
+		if lumps, index := tc.cfg.caches(); lumps != tc.lumps || index != tc.index {
+			t.Errorf("%+v: %d and %d, want %d and %d", tc.cfg, lumps, index, tc.lumps, tc.index)
+		}
+	}
+}

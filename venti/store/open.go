@@ -94,13 +94,7 @@ func (cfg *Config) newStore() (*Store, error) {
 	s.encoders.New = func() any { return new(clumpBuffer) }
 	s.blocks.New = func() any { b := make([]byte, readBuffer); return &b }
 
-	lumpMem, indexMem := cfg.LumpMem, cfg.IndexMem
-	if lumpMem <= 0 {
-		lumpMem = DefaultLumpMem
-	}
-	if indexMem <= 0 {
-		indexMem = DefaultIndexMem
-	}
+	lumpMem, indexMem := cfg.caches()
 	// A quarter is for dirty entries: twice 32 bytes in their table, and 64
 	// while they are sorted and written. The rest is for clean ones.
 	s.maxDirty = max(minDirty, indexMem/4/128)
@@ -113,6 +107,22 @@ func (cfg *Config) newStore() (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// caches returns how many bytes the caches of blocks and of index entries get.
+func (cfg *Config) caches() (lumps, index int64) {
+	lumps, index = DefaultLumpMem, DefaultIndexMem
+	if cfg.Memory > 0 {
+		lumps = min(max(cfg.Memory/memShare, minMem), maxMem)
+		index = lumps
+	}
+	if cfg.LumpMem > 0 {
+		lumps = cfg.LumpMem
+	}
+	if cfg.IndexMem > 0 {
+		index = cfg.IndexMem
+	}
+	return lumps, index
 }
 
 // free gives back what is not the garbage collector's, and closes what the

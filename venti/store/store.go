@@ -24,6 +24,15 @@ const (
 	DefaultIndexMem = 64 << 20
 )
 
+// Where Config.Memory is known, a sixteenth of it is for blocks and as much
+// again for their index, within these bounds: the system's own cache of the
+// partitions is to have most of the rest.
+const (
+	memShare = 16
+	minMem   = 16 << 20
+	maxMem   = 1 << 30
+)
+
 // How new clumps are stored, for Config.Compression.
 const (
 	CompressWhack = "whack" // as Plan 9's server does
@@ -48,8 +57,9 @@ type Config struct {
 	// Index is the name of the index; empty means whatever the sections say.
 	Index string
 
-	LumpMem     int64  // bytes for the cache of blocks; 0 means DefaultLumpMem
-	IndexMem    int64  // bytes for the cache of index entries; 0 means DefaultIndexMem
+	LumpMem     int64  // bytes for the cache of blocks; 0 means by Memory
+	IndexMem    int64  // bytes for the cache of index entries; 0 means by Memory
+	Memory      int64  // bytes that the machine has; 0 means unknown
 	Compression string // CompressWhack (or empty), CompressZstd or CompressNone
 
 	// ReadOnly opens the store without writing a byte: what a crash left to be

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"strata/internal/command"
 	"strata/internal/disk"
@@ -59,11 +58,10 @@ fmtindex, and this program) have room for them.`,
 
 // defaultMemory is a quarter of the machine's memory.
 func defaultMemory() int64 {
-	var si unix.Sysinfo_t
-	if unix.Sysinfo(&si) != nil {
-		return index.DefaultCheckMemory
+	if n := command.Memory(); n > 0 {
+		return n / 4
 	}
-	return int64(si.Totalram) * int64(si.Unit) / 4
+	return index.DefaultCheckMemory
 }
 
 func run(ctx context.Context, io command.IO, o options) error {

@@ -44,8 +44,8 @@ who can connect can read and write. Sizes may end in k, m or g.`,
 		Flags: func(fs *pflag.FlagSet) {
 			fs.StringVarP(&o.addr, "address", "a", "", "listen at `address` (default: the configuration's, then "+venti.DefaultAddr+")")
 			fs.StringVarP(&o.config, "config", "c", "venti.conf", "the configuration, a `file` or a partition")
-			fs.StringVarP(&o.lumps, "lump-memory", "C", "", "`size` of the cache of blocks (default: mem of the configuration, then 64m)")
-			fs.StringVarP(&o.index, "index-memory", "I", "", "`size` of the cache of index entries (default: icmem of the configuration, then 64m)")
+			fs.StringVarP(&o.lumps, "lump-memory", "C", "", "`size` of the cache of blocks (default: mem of the configuration, then a sixteenth of the machine's, 1g at most)")
+			fs.StringVarP(&o.index, "index-memory", "I", "", "`size` of the cache of index entries (default: icmem of the configuration, then as above)")
 			fs.BoolVarP(&o.readOnly, "read-only", "r", false, "refuse writes, and write nothing to the partitions")
 			fs.BoolVarP(&o.debug, "debug", "d", false, "log connections too")
 			fs.BoolVar(&o.open, "open", false, "allow an address that other machines reach, with no authentication")
@@ -74,7 +74,7 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(io.Stderr, &slog.HandlerOptions{Level: level}))
-	cfg := store.Config{ReadOnly: o.readOnly, Logger: log}
+	cfg := store.Config{ReadOnly: o.readOnly, Memory: command.Memory(), Logger: log}
 	for _, m := range []struct {
 		text string
 		size *int64
