@@ -13,6 +13,7 @@ import (
 
 	"strata/internal/command"
 	"strata/internal/disk"
+	"strata/internal/logs"
 	"strata/venti"
 	"strata/venti/internal/config"
 	"strata/venti/store"
@@ -24,15 +25,16 @@ func main() { newCommand().Main() }
 type options struct {
 	addr, config    string
 	lumps, index    string
-	http            string
 	readOnly, debug bool
 	open            bool
+	log             logs.Flags
+	http            httpFlags
 }
 
 func newCommand() *command.Command {
 	var o options
 	return &command.Command{
-		Name: "venti", Usage: "[-drs] [-a address] [-c config] [-C lumpmem] [-I indexmem]",
+		Name: "venti", Usage: "[-drs] [-a address] [-c config] [-C lumpmem] [-h httpaddress] [-I indexmem] [-W webroot]",
 		Doc: `Serves the blocks of the arenas, index sections and Bloom filter that a
 configuration names, venti.conf or one embedded in a partition; see venti.conf(6).
 Flags go before what it says. It stays in the foreground, and flushes
@@ -40,7 +42,8 @@ everything when it gets SIGTERM or SIGINT. What a crash left unfinished it
 puts right when it starts.
 
 An address that other machines reach is refused without --open, for anybody
-who can connect can read and write. Sizes may end in k, m or g.`,
+who can connect can read and write. With -h it serves pages about the store over
+HTTP: a status page at /, those of Plan 9's server, and /metrics. Sizes may end in k, m or g.`,
 		Flags: func(fs *pflag.FlagSet) {
 			fs.StringVarP(&o.addr, "address", "a", "", "listen at `address` (default: the configuration's, then "+venti.DefaultAddr+")")
 			fs.StringVarP(&o.config, "config", "c", "venti.conf", "the configuration, a `file` or a partition")
@@ -49,12 +52,12 @@ who can connect can read and write. Sizes may end in k, m or g.`,
 			fs.BoolVarP(&o.readOnly, "read-only", "r", false, "refuse writes, and write nothing to the partitions")
 			fs.BoolVarP(&o.debug, "debug", "d", false, "log connections too")
 			fs.BoolVar(&o.open, "open", false, "allow an address that other machines reach, with no authentication")
+			o.http.register(fs)
+			o.log.Register(fs)
 			fs.BoolP("foreground", "s", false, "stay in the foreground, which it always does")
 			// Plan 9's flags for what there is no need of here.
 			fs.StringP("block-memory", "B", "", "does nothing: the system caches what is read from partitions")
-			fs.BoolP("log", "L", false, "does nothing")
-			fs.StringVarP(&o.http, "http-address", "h", "", "refused: there is no HTTP server")
-			fs.MarkHidden("http-address")
+			fs.BoolP("log", "L", false, "does nothing: the last messages are always kept, for /log")
 			fs.MarkHidden("block-memory")
 			fs.MarkHidden("log")
 		},
@@ -66,15 +69,7 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 	if len(io.Args) != 0 {
 		return command.ErrUsage
 	}
-	if o.http != "" {
-		return command.Usagef("-h: there is no HTTP server")
-	}
-	level := slog.LevelInfo
-	if o.debug {
-		level = slog.LevelDebug
-	}
-	log := slog.New(slog.NewTextHandler(io.Stderr, &slog.HandlerOptions{Level: level}))
-	cfg := store.Config{ReadOnly: o.readOnly, Memory: command.Memory(), Logger: log}
+	cfg := store.Config{ReadOnly: o.readOnly, Memory: command.Memory()}
 	for _, m := range []struct {
 		text string
 		size *int64
@@ -90,9 +85,16 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if conf.HTTPAddr != "" {
-		log.Warn("httpaddr is ignored: there is no HTTP server")
+	if o.debug {
+		o.log.Level = min(o.log.Level, slog.LevelDebug)
 	}
+	o.log.Syslog = conf.Syslog
+	log, recent, err := o.log.Open(io.Stderr, "venti")
+	if err != nil {
+		return command.Usagef("%v", err)
+	}
+	defer recent.Close()
+	cfg.Logger = log
 	s, err := store.OpenConf(ctx, o.config, cfg)
 	if err != nil {
 		return err
@@ -103,8 +105,13 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	srv := venti.NewServer(s, venti.ServerConfig{ReadOnly: o.readOnly, Logger: log})
+	pages, err := o.http.listen(ctx, conf, s, srv, log, recent)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
 	st := s.Stats()
 	fmt.Fprintf(io.Stderr, "venti: index %s, %s clumps in %d arenas, %s bytes of %s used; serving %s\n", conf.Index,
 		command.Commas(st.Clumps), st.Arenas, command.Commas(st.ClumpBytes), command.Commas(st.Space), addr)
-	return venti.NewServer(s, venti.ServerConfig{ReadOnly: o.readOnly, Logger: log}).Serve(ctx, ln)
+	return pages.serve(ctx, srv, ln)
 }

@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -92,11 +95,80 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// TestPages serves pages where the configuration says, and logs in JSON.
+func TestPages(t *testing.T) {
+	dir := t.TempDir()
+	conf, err := store.Format(t.Context(), dir, store.FormatConfig{Space: 8 << 20, Addr: "unix!" + filepath.Join(dir, "sock")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	http1, http2 := filepath.Join(dir, "http1"), filepath.Join(dir, "http2")
+	text = append(text, "httpaddr unix!"+http1+"\nwebroot "+dir+"\nsyslog\n"...)
+	if err := os.WriteFile(conf, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	get := func(sock, target string) (int, string) {
+		t.Helper()
+		transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", sock)
+		}}
+		r, err := (&http.Client{Transport: transport}).Get("http://venti" + target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.StatusCode, string(body)
+	}
+
+	stop := serve(t, "-c", conf, "--log-format", "json")
+	if n, body := get(http1, "/healthz"); n != 200 || body != "ok\n" {
+		t.Errorf("health: %d, %q", n, body)
+	}
+	if n, body := get(http1, "/venti.conf"); n != 200 || body != string(text) {
+		t.Errorf("a file of the webroot: %d, %q", n, body)
+	}
+	if n, _ := get(http1, "/flushicache"); n != 403 {
+		t.Errorf("flush: %d", n)
+	}
+	if n, body := get(http1, "/log?log=all"); n != 200 || !strings.Contains(body, "serving pages") {
+		t.Errorf("log: %d, %s", n, body)
+	}
+	n, log := stop()
+	if n != 0 || !strings.Contains(log, `"msg":"serving pages"`) {
+		t.Errorf("status %d\n%s", n, log)
+	}
+
+	// Flags go before the configuration.
+	stop = serve(t, "-c", conf, "-h", "unix!"+http2, "-W", t.TempDir(), "--http-control", "--pprof", "--log-level", "error")
+	if n, _ := get(http2, "/venti.conf"); n != 404 {
+		t.Errorf("a file of the other webroot: %d", n)
+	}
+	if n, body := get(http2, "/flushicache"); n != 200 || body != "flushed icache\n" {
+		t.Errorf("flush: %d, %q", n, body)
+	}
+	if n, _ := get(http2, "/debug/pprof/cmdline"); n != 200 {
+		t.Errorf("pprof: %d", n)
+	}
+	if n, log := stop(); n != 0 || strings.Contains(log, "level=") {
+		t.Errorf("status %d\n%s", n, log)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	conf, err := store.Format(t.Context(), t.TempDir(), store.FormatConfig{Space: 8 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
+	sock := "unix!" + filepath.Join(t.TempDir(), "sock")
 	for _, tc := range []struct {
 		name   string
 		args   []string
@@ -105,7 +177,10 @@ func TestRefused(t *testing.T) {
 	}{
 		{"arguments", []string{"x"}, 2, "usage: venti"},
 		{"bad size", []string{"-C", "1q"}, 2, "bad size"},
-		{"no HTTP", []string{"-h", "tcp!127.0.0.1!80"}, 2, "no HTTP server"},
+		{"bad log format", []string{"-c", conf, "--log-format", "xml"}, 2, "unknown log format"},
+		{"bad log level", []string{"-c", conf, "--log-level", "loud"}, 2, "unknown name"},
+		{"pages open to all", []string{"-c", conf, "-a", sock, "-h", "tcp!*!17080"}, 1, "open"},
+		{"no webroot", []string{"-c", conf, "-a", sock, "-h", sock + ".http", "-W", conf + "x"}, 1, "webroot"},
 		{"no configuration", []string{"-c", conf + "x"}, 1, "no such file"},
 		{"open to all", []string{"-c", conf, "-a", "tcp!*!venti"}, 1, "open"},
 	} {

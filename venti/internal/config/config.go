@@ -55,6 +55,9 @@ type Config struct {
 	HTTPAddr string // "httpaddr"
 	Webroot  string // "webroot": a directory of files for HTTP
 
+	// Syslog is an addition of ours: messages go to the machine's syslog too.
+	Syslog bool
+
 	// Compression is "none", "whack" or "zstd", an addition of ours: how new
 	// clumps are stored. Plan 9's server always uses whack.
 	Compression string
@@ -99,7 +102,7 @@ var settings = map[string]setting{
 	"compression": {set: setCompression},
 	"mgr":         {words: anyWords, repeats: true, set: func(c *Config, v string) error { c.Mgr = append(c.Mgr, v); return nil }},
 	"queuewrites": {words: noWord, set: warn("queuewrites is ignored: it answers a sync before the data is safe")},
-	"syslog":      {words: anyWords, repeats: true, set: warn("syslog is ignored: messages go to standard error")},
+	"syslog":      {words: noWord, set: func(c *Config, _ string) error { c.Syslog = true; return nil }},
 }
 
 func addPart(list *[]string, name string) error {

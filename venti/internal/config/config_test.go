@@ -42,9 +42,7 @@ mgr mirrorfreq 10`,
 		{name: "last line without newline", text: "arenas a\nindex main", want: config.Config{Index: "main", Arenas: []string{"a"}}},
 		{name: "queuewrites", text: "index x\n\nqueuewrites\n", want: config.Config{Index: "x", Warnings: []string{
 			"conf:3: queuewrites is ignored: it answers a sync before the data is safe"}}},
-		{name: "syslog", text: "syslog venti\nindex x\nsyslog\n", want: config.Config{Index: "x", Warnings: []string{
-			"conf:1: syslog is ignored: messages go to standard error",
-			"conf:3: syslog is ignored: messages go to standard error"}}},
+		{name: "syslog", text: "syslog\nindex x\n", want: config.Config{Index: "x", Syslog: true}},
 		{name: "unknown", text: "index x\nfoo bar\n", err: `conf:2: illegal line "foo bar": unknown keyword`},
 		{name: "third word", text: "index x y\n", err: `conf:1: illegal line "index x y": too many words`},
 		{name: "no value", text: "index\n", err: `conf:1: illegal line "index": a value is missing`},
