@@ -16,7 +16,7 @@ missing() {
 }
 
 demo="mke2fs:e2fsprogs debugfs:e2fsprogs e2fsck:e2fsprogs mkfs.vfat:dosfstools mcopy:mtools sfdisk:fdisk mkswap:util-linux"
-tests="diodcat:diod strace:strace mk:9base qemu-img:qemu-utils mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs mkfs.ntfs:ntfs-3g mkfs.exfat:exfatprogs"
+tests="diodcat:diod strace:strace mk:9base qemu-img:qemu-utils mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs mkfs.ntfs:ntfs-3g mkfs.exfat:exfatprogs chromium:chromium"
 
 case $1 in
 need)

@@ -141,7 +141,7 @@ function draw() {
 		tile('Blocks', whole(s.clumps), bytes(s.data) + ' of data'),
 		tile('Stored as', s.stored ? (s.data / s.stored).toFixed(2) + ' : 1' : '–', bytes(s.stored)),
 		tile('Lump cache', bytes(data.cache.bytes), whole(data.cache.lumps) + ' blocks'),
-		...(f ? [tile('Bloom filter', percent(f.fill), `${bytes(f.bytes)}, wrong for ${f.false < 1e-3 ? '< 0.1 %' : percent(f.false)}`, f.fill)] : []),
+		...(f ? [tile('Bloom filter', percent(f.fill), `${bytes(f.bytes)}, ${f.false < 1e-3 ? '< 0.1 %' : percent(f.false)} wrong`, f.fill)] : []),
 		...(u ? [tile('Clients', whole(u.now), `of ${u.max}, ${whole(u.accepted)} so far`)] : []));
 	charts.forEach(drawChart);
 
