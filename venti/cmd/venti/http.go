@@ -67,5 +67,13 @@ func (m *monitor) serve(ctx context.Context, srv *venti.Server, ln net.Listener)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return srv.Serve(ctx, ln) })
 	group.Go(func() error { return m.Handler.Serve(ctx, m.Listener) })
-	return errors.Join(group.Wait(), m.Handler.Close())
+	return group.Wait()
+}
+
+// close ends what the pages have begun. It comes before the store's Close.
+func (m *monitor) close() {
+	if m != nil {
+		m.Listener.Close()
+		m.Handler.Close()
+	}
 }

@@ -100,15 +100,17 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	srv := venti.NewServer(s, venti.ServerConfig{ReadOnly: o.readOnly, Logger: log})
+	// Whoever finds the server finds its pages too.
+	pages, err := o.http.listen(ctx, conf, s, srv, log, recent)
+	if err != nil {
+		return err
+	}
+	defer pages.close()
 	addr := cmp.Or(o.addr, conf.Addr, venti.DefaultAddr)
 	ln, err := venti.ListenConfig{Open: o.open}.Listen(ctx, addr)
 	if err != nil {
 		return err
-	}
-	srv := venti.NewServer(s, venti.ServerConfig{ReadOnly: o.readOnly, Logger: log})
-	pages, err := o.http.listen(ctx, conf, s, srv, log, recent)
-	if err != nil {
-		return errors.Join(err, ln.Close())
 	}
 	st := s.Stats()
 	fmt.Fprintf(io.Stderr, "venti: index %s, %s clumps in %d arenas, %s bytes of %s used; serving %s\n", conf.Index,
