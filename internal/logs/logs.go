@@ -35,8 +35,8 @@ type Flags struct {
 
 // Register adds --log-format and --log-level.
 func (f *Flags) Register(fs *pflag.FlagSet) {
-	fs.StringVar(&f.Format, "log-format", "text", "write messages as `text` or json")
-	fs.TextVar(&f.Level, "log-level", slog.LevelInfo, "write messages from `level` on: debug, info, warn or error")
+	fs.StringVar(&f.Format, "log-format", "text", "`format` of messages: text or json")
+	fs.TextVar(&f.Level, "log-level", slog.LevelInfo, "write messages from `level` on: debug, info, warn, error")
 }
 
 // Open returns a logger that writes to w and to wherever f says, and keeps

@@ -16,10 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strata/internal/command"
+	"strata/internal/logs"
 	"strata/internal/netaddr"
 	"strata/internal/ninep"
 	"strata/vdisk"
 	"strata/venti"
+	"strata/venti/httpd"
 	"strata/venti/store"
 )
 
@@ -28,7 +30,8 @@ to clients of 9P. On first use the directory is made, with files for arenas, ind
 Bloom filter, which are sparse, and venti.conf, which says what they are.
 
 It listens on the sockets venti.sock and vdisk.sock in the directory and, unless told
-otherwise, on tcp!127.0.0.1!17034 and tcp!127.0.0.1!5641.`
+otherwise, on tcp!127.0.0.1!17034 and tcp!127.0.0.1!5641. With --http a status page, with
+charts, and metrics for Prometheus are at http://127.0.0.1:9100.`
 
 // upOptions say how a directory is made and served.
 type upOptions struct {
@@ -38,19 +41,23 @@ type upOptions struct {
 	Local       bool     // sockets only
 	Venti       []string // addresses in place of the loopback ones
 	Vdisk       []string
-	Open        bool // allow addresses that others reach
+	Open        bool   // allow addresses that others reach
+	HTTP        string // address of the pages; empty for none
 	Logger      *slog.Logger
+	Recent      *logs.Recent // its last messages, for the pages; may be nil
 }
 
 // Where the suite listens besides its sockets.
 const (
 	ventiAddr = "tcp!127.0.0.1!17034"
 	vdiskAddr = "tcp!127.0.0.1!5641"
+	httpAddr  = "tcp!127.0.0.1!9100" // if it is asked for
 )
 
 func upCommand() *command.Command {
 	var opt upOptions
 	var size int64
+	var log logs.Flags
 	return &command.Command{
 		Name:  "strata up",
 		Usage: "[flags] directory",
@@ -61,6 +68,9 @@ func upCommand() *command.Command {
 			fs.StringVar(&opt.Files, "files", "", "`directory` served as /files, where a .vdisk file reads as its disk")
 			fs.StringArrayVar(&opt.Venti, "venti", nil, "Venti `address` in place of "+ventiAddr)
 			fs.StringArrayVar(&opt.Vdisk, "vdisk", nil, "9P `address` in place of "+vdiskAddr)
+			fs.StringVar(&opt.HTTP, "http", "", "serve pages about the store at `address`, or at "+httpAddr)
+			fs.Lookup("http").NoOptDefVal = httpAddr
+			log.Register(fs)
 			fs.BoolVar(&opt.Local, "local", false, "listen on the sockets only")
 			fs.BoolVar(&opt.Open, "open", false, "allow addresses that other machines reach, with no authentication")
 		},
@@ -72,12 +82,15 @@ func upCommand() *command.Command {
 				return command.Usagef("--size is from 1 to %d", 1<<20)
 			}
 			opt.Size = size << 30
-			opt.Logger = slog.New(slog.NewTextHandler(io.Stderr, nil))
+			var err error
+			if opt.Logger, opt.Recent, err = log.Open(io.Stderr, "strata"); err != nil {
+				return command.Usagef("%v", err)
+			}
 			s, err := openSuite(ctx, io.Args[0], opt)
 			if err != nil {
 				return err
 			}
-			for _, l := range slices.Concat(s.venti, s.vdisk) {
+			for _, l := range slices.Concat(s.venti, s.vdisk, s.http) {
 				fmt.Fprintf(io.Stdout, "%s\t%s\n", l.service, l.addr)
 			}
 			return errors.Join(s.serve(ctx), s.close())
@@ -88,18 +101,21 @@ func upCommand() *command.Command {
 // A listener is one address that the suite answers at.
 type listener struct {
 	net.Listener
-	service string // "venti" or "vdisk"
+	service string // "venti", "vdisk" or "http"
 	addr    string // as dial strings have it
 }
 
 // A suite is what one directory serves. It is open from openSuite to close.
 type suite struct {
-	dir   string
-	store *store.Store
-	tree  *vdisk.Tree
-	venti []listener
-	vdisk []listener
-	log   *slog.Logger
+	dir    string
+	store  *store.Store
+	blocks *venti.Server
+	tree   *vdisk.Tree
+	pages  *httpd.Handler // or nil
+	venti  []listener
+	vdisk  []listener
+	http   []listener // of pages
+	log    *slog.Logger
 }
 
 // openSuite opens dir, which it makes if it holds no store, and announces
@@ -118,6 +134,7 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	if err != nil {
 		return s, err
 	}
+	s.blocks = venti.NewServer(s.store, venti.ServerConfig{Logger: opt.Logger})
 	s.tree, err = vdisk.NewTree(s.store, vdisk.TreeConfig{Files: opt.Files})
 	if err != nil {
 		return s, err
@@ -144,6 +161,17 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 			}
 			*a.list = append(*a.list, listener{ln, a.service, addr})
 		}
+	}
+	if opt.HTTP != "" {
+		s.pages, err = httpd.New(httpd.Config{Store: s.store, Server: s.blocks, Logger: opt.Logger, Recent: opt.Recent})
+		if err != nil {
+			return s, err
+		}
+		ln, err := netaddr.Config{Open: opt.Open}.Listen(ctx, opt.HTTP, "9100")
+		if err != nil {
+			return s, err
+		}
+		s.http = append(s.http, listener{ln, "http", opt.HTTP})
 	}
 	return s, nil
 }
@@ -183,13 +211,15 @@ func (s *suite) stored() int64 { return s.store.Stats().ClumpBytes }
 // the last request is done.
 func (s *suite) serve(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	blocks := venti.NewServer(s.store, venti.ServerConfig{Logger: s.log})
 	for _, l := range s.venti {
-		group.Go(func() error { return blocks.Serve(ctx, l) })
+		group.Go(func() error { return s.blocks.Serve(ctx, l) })
 	}
 	disks := ninep.NewServer(s.tree, ninep.Config{Log: s.log})
 	for _, l := range s.vdisk {
 		group.Go(func() error { return disks.Serve(ctx, l) })
+	}
+	for _, l := range s.http {
+		group.Go(func() error { return s.pages.Serve(ctx, l) })
 	}
 	return group.Wait()
 }
@@ -198,8 +228,11 @@ func (s *suite) serve(ctx context.Context) error {
 // returns nil.
 func (s *suite) close() error {
 	var errs []error
-	for _, l := range slices.Concat(s.venti, s.vdisk) {
+	for _, l := range slices.Concat(s.venti, s.vdisk, s.http) {
 		l.Close() // serve has closed it, if it ran
+	}
+	if s.pages != nil {
+		errs = append(errs, s.pages.Close())
 	}
 	if s.tree != nil {
 		errs = append(errs, s.tree.Close())

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,6 +70,28 @@ func TestUp(t *testing.T) {
 	}
 	if s.stored() == 0 {
 		t.Error("nothing is stored")
+	}
+}
+
+// TestPages asks for the pages of a directory that is served.
+func TestPages(t *testing.T) {
+	sock := filepath.Join(t.TempDir(), "http")
+	_, down := up(t, filepath.Join(t.TempDir(), "store"), upOptions{HTTP: "unix!" + sock})
+	defer down()
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", sock)
+	}}
+	for target, want := range map[string]string{"/healthz": "ok\n", "/storage": "index=main\n", "/": "<!DOCTYPE html>"} {
+		r, err := (&http.Client{Transport: transport}).Get("http://strata" + target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || r.StatusCode != 200 || !strings.HasPrefix(string(body), want) {
+			t.Errorf("%s: %s, %v\n%s", target, r.Status, err, body)
+		}
 	}
 }
 
