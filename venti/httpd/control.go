@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"strata/venti/store"
@@ -24,6 +25,12 @@ func (h *Handler) control(page http.HandlerFunc) http.HandlerFunc {
 		post.Method = http.MethodPost
 		if err := h.guard.Check(post); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		// Browsers say so only to servers that they trust, such as those on
+		// loopback; from others they have to use a POST, which names its origin.
+		if r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "" && strings.HasPrefix(r.UserAgent(), "Mozilla/") {
+			http.Error(w, r.URL.Path+": refused: a browser that does not say where this comes from must use POST", http.StatusForbidden)
 			return
 		}
 		if r.Method == http.MethodHead {

@@ -143,11 +143,12 @@ func (h *history) read(columns []int, from, to int64) []series {
 
 // A snapshot is what a sample is made of.
 type snapshot struct {
-	store  store.Stats
-	times  store.Latencies
-	server venti.ServerStats
-	bloom  store.BloomInfo
-	recent store.Latencies // times, since the snapshot before
+	store   store.Stats
+	times   store.Latencies
+	server  venti.ServerStats
+	bloom   store.BloomInfo
+	bloomAt time.Time       // when that was found out
+	recent  store.Latencies // times, since the snapshot before
 }
 
 // sampleEvery takes samples until ctx ends.
@@ -176,7 +177,7 @@ func (h *Handler) samples() history {
 
 // sample takes a sample.
 func (h *Handler) sample(now time.Time) {
-	s := h.snapshot()
+	s := h.snapshot(now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s.since(h.last)
@@ -191,9 +192,21 @@ func (h *Handler) sample(now time.Time) {
 	h.history.add(&values)
 }
 
+// bloomTime is how long what is said of the Bloom filter is good for: it is
+// estimated by a walk through all its memory.
+const bloomTime = 10 * time.Second
+
 // snapshot returns the statistics of this moment.
-func (h *Handler) snapshot() *snapshot {
-	s := &snapshot{store: h.store.Stats(), times: h.store.Latencies(), bloom: h.store.BloomInfo()}
+func (h *Handler) snapshot(now time.Time) *snapshot {
+	s := &snapshot{store: h.store.Stats(), times: h.store.Latencies()}
+	h.mu.Lock()
+	last := h.last
+	h.mu.Unlock()
+	if last != nil && now.Sub(last.bloomAt) < bloomTime {
+		s.bloom, s.bloomAt = last.bloom, last.bloomAt
+	} else {
+		s.bloom, s.bloomAt = h.store.BloomInfo(), now
+	}
 	if h.cfg.Server != nil {
 		s.server = h.cfg.Server.Stats()
 	}

@@ -134,7 +134,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !knownHost(r) {
-		http.Error(w, "unknown host "+r.Host, http.StatusForbidden)
+		http.Error(w, r.Host+" is none of this machine's own names, and this address is its own", http.StatusForbidden)
 		return
 	}
 	h.mux.ServeHTTP(w, r)

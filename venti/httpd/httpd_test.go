@@ -347,7 +347,7 @@ func TestControl(t *testing.T) {
 	f = newFixture(t, httpd.Config{Control: true})
 	for _, target := range changes {
 		for _, headers := range [][]string{
-			{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "http://elsewhere.example"}, {"Origin", "null"},
+			{"Sec-Fetch-Site", "cross-site"}, {"User-Agent", "Mozilla/5.0 (X11)", "Origin", "http://elsewhere.example"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "http://elsewhere.example"}, {"Origin", "null"},
 		} {
 			for _, method := range []string{"GET", "POST"} {
 				if r := f.do(method, target, headers...); r.StatusCode != http.StatusForbidden {
@@ -361,6 +361,9 @@ func TestControl(t *testing.T) {
 	}
 	if f.store.Tuning().IgnoreBloom {
 		t.Error("a setting was changed by another site")
+	}
+	if r := f.do("GET", "/set?name=ignorebloom&value=1", "User-Agent", "Mozilla/5.0 (X11)"); r.StatusCode != http.StatusForbidden {
+		t.Errorf("GET by a browser that does not say where it comes from: %s", r.Status)
 	}
 	st := f.store.Stats()
 	for _, tc := range []struct{ target, want string }{

@@ -125,6 +125,10 @@ func makeMetrics() []metric {
 	count("log_syncs", "Syncs of arena partitions for their log.", func(s *store.Stats) int64 { return s.LogSyncs })
 	count("checkpoints", "Of arena partitions.", func(s *store.Stats) int64 { return s.Checkpoints })
 	count("flushes", "Of the index.", func(s *store.Stats) int64 { return s.Flushes })
+	count("index_read_bytes", "Bytes of buckets read from the index.", func(s *store.Stats) int64 { return s.IndexReadBytes })
+	count("index_write_bytes", "Bytes of buckets written to the index.", func(s *store.Stats) int64 { return s.IndexWriteBytes })
+	count("sums", "Arenas read whole to seal them.", func(s *store.Stats) int64 { return s.Sums })
+	count("sum_bytes", "Bytes of them.", func(s *store.Stats) int64 { return s.SumBytes })
 	count("flushed_entries", "Entries written to the index.", func(s *store.Stats) int64 { return s.FlushedEntries })
 
 	group(prometheus.GaugeValue, "arenas", "Arenas, full ones and others.", "state", values{
@@ -135,6 +139,8 @@ func makeMetrics() []metric {
 	gauge("space_bytes", "Bytes that clumps and directories may take.", func(s *store.Stats) int64 { return s.Space })
 	gauge("cached_lumps", "Blocks in the lump cache.", func(s *store.Stats) int64 { return s.CachedLumps })
 	gauge("cached_bytes", "Bytes of them.", func(s *store.Stats) int64 { return s.CachedBytes })
+	gauge("cache_size_bytes", "Bytes that the lump cache may take.", func(s *store.Stats) int64 { return s.CacheSize })
+	gauge("dirty_entries_limit", "Index entries that may wait for the disk before writes do.", func(s *store.Stats) int64 { return s.DirtyBound })
 	gauge("dirty_entries", "Index entries that are not on disk yet.", func(s *store.Stats) int64 { return s.DirtyEntries })
 	gauge("stuck_entries", "Index entries for which their bucket has no room.", func(s *store.Stats) int64 { return s.StuckEntries })
 	add(prometheus.GaugeValue, "bloom_fill_ratio", "Share of the Bloom filter's bits that are set, about.", func(s *state) float64 {

@@ -20,7 +20,8 @@ type statistic struct {
 // after rpcsync those that it does not have. Times are in milliseconds, but
 // for the quantiles at the end.
 //
-// A Bloom filter hits when it spares a look-up in the index, and misses when
+// Sizes of caches are what they may hold: lumps of 8 KiB, and index entries that
+// are dirty. A Bloom filter hits when it spares a look-up in the index, and misses when
 // it cannot; a false miss is a look-up that found nothing.
 var statistics = [...]statistic{
 	{"rpctotal", func(s *snapshot) int64 { return s.store.Reads + s.store.Writes + s.store.Probes + s.store.Syncs }},
@@ -46,7 +47,7 @@ var statistics = [...]statistic{
 	{"lcachemiss", func(s *snapshot) int64 { return s.store.Reads + s.store.Writes - s.store.LumpHits }},
 	{"lcachelookup", func(s *snapshot) int64 { return s.store.Reads + s.store.Writes }},
 	{"lcachewrite", func(s *snapshot) int64 { return s.store.NewBlocks + s.store.ClumpReads }},
-	{"lcachesize", func(s *snapshot) int64 { return s.store.CachedLumps }},
+	{"lcachesize", func(s *snapshot) int64 { return s.store.CacheSize / (8 << 10) }},
 	{"lcachestall", nil},
 	{"lcachelookuptime", func(s *snapshot) int64 { return ms(&s.times.ReadCached) }},
 
@@ -64,7 +65,7 @@ var statistics = [...]statistic{
 	{"icachefill", func(s *snapshot) int64 { return s.store.IndexReads - s.store.IndexFalse }},
 	{"icacheprefetch", func(s *snapshot) int64 { return s.store.IndexLearned }},
 	{"icachedirty", func(s *snapshot) int64 { return s.store.DirtyEntries }},
-	{"icachesize", nil},
+	{"icachesize", func(s *snapshot) int64 { return s.store.DirtyBound }},
 	{"icacheflush", func(s *snapshot) int64 { return s.store.Flushes }},
 	{"icachestall", func(s *snapshot) int64 { return s.store.IndexWaits }},
 	{"icachelookuptime", func(s *snapshot) int64 { return ms(&s.times.IndexRead) }},
@@ -86,8 +87,10 @@ var statistics = [...]statistic{
 	{"isectread", func(s *snapshot) int64 { return s.store.IndexReads }},
 	{"isectreadbyte", func(s *snapshot) int64 { return s.store.IndexReadBytes }},
 	{"isectwrite", func(s *snapshot) int64 { return s.store.Flushes }},
-	{"isectwritebyte", nil},
-	{"sumread", nil}, {"sumreadbyte", nil}, {"cigload", nil}, {"cigloadtime", nil},
+	{"isectwritebyte", func(s *snapshot) int64 { return s.store.IndexWriteBytes }},
+	{"sumread", func(s *snapshot) int64 { return s.store.Sums }},
+	{"sumreadbyte", func(s *snapshot) int64 { return s.store.SumBytes }},
+	{"cigload", nil}, {"cigloadtime", nil},
 
 	{"rpcsync", func(s *snapshot) int64 { return s.store.Syncs }},
 	{"rpcsynctime", func(s *snapshot) int64 { return ms(&s.times.Sync) }},

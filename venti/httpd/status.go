@@ -72,6 +72,7 @@ type bucketStatus struct {
 	Sections int    `json:"sections"`
 	Capacity int64  `json:"capacity"` // entries in all buckets
 	Dirty    int64  `json:"dirty"`
+	Bound    int64  `json:"bound"` // of dirty
 	Stuck    int64  `json:"stuck"`
 	Flushes  int64  `json:"flushes"`
 }
@@ -86,6 +87,7 @@ type bloomStatus struct {
 type cacheStatus struct {
 	Lumps int64 `json:"lumps"`
 	Bytes int64 `json:"bytes"`
+	Size  int64 `json:"size"` // bytes that they may take
 }
 
 type arenaStatus struct {
@@ -190,9 +192,9 @@ func (h *Handler) status(now time.Time, span int64) *status {
 		Buckets: bucketStatus{
 			Buckets: info.Index.Buckets, Sections: len(info.Index.Sections),
 			Capacity: int64(info.Index.Buckets) * int64(info.Index.Sections[0].Capacity),
-			Dirty:    stats.DirtyEntries, Stuck: stats.StuckEntries, Flushes: stats.Flushes,
+			Dirty:    stats.DirtyEntries, Bound: stats.DirtyBound, Stuck: stats.StuckEntries, Flushes: stats.Flushes,
 		},
-		Cache: cacheStatus{stats.CachedLumps, stats.CachedBytes},
+		Cache: cacheStatus{stats.CachedLumps, stats.CachedBytes, stats.CacheSize},
 		Span:  span,
 	}
 	if err := h.store.Health(); err != nil {

@@ -283,6 +283,8 @@ func (s *Store) seal(ctx context.Context, a *logArena) error {
 	p.checkpointing.Lock()
 	defer p.checkpointing.Unlock()
 	a.summing.Store(false)
+	s.stats.sums.Add(1)
+	s.stats.sumBytes.Add(a.Stop - a.Start)
 	p.mu.Lock()
 	a.seal = seal
 	t, err := a.trailerLocked(), p.err

@@ -54,6 +54,9 @@ func TestInfo(t *testing.T) {
 	if a := info.Arenas[0]; a.Indexed != a.Written || !a.Indexed.Sealed {
 		t.Errorf("after a flush: %+v", a)
 	}
+	if st := s.Stats(); st.IndexWriteBytes == 0 || st.IndexWriteBytes%8192 != 0 || st.CacheSize == 0 || st.DirtyBound == 0 {
+		t.Errorf("%d bytes written to the index; caches for %d bytes, %d dirty entries", st.IndexWriteBytes, st.CacheSize, st.DirtyBound)
+	}
 	if b := info.Bloom; b == nil || b.Ones < 200 || b.Ones > 200*32*2 || b.Bits != int64(b.Size)*8 {
 		t.Errorf("Bloom filter is %+v", b)
 	}

@@ -16,23 +16,25 @@ type Stats struct {
 	Probes              int64 // HasBlock
 	Syncs               int64 // Sync
 
-	IndexHits      int64 // look-ups that the index cache answered
-	BloomMisses    int64 // look-ups that the Bloom filter answered: absent
-	IndexReads     int64 // look-ups that read the index
-	IndexReadBytes int64 // of it
-	IndexFalse     int64 // of those, the ones that found nothing
-	IndexLearned   int64 // entries taken from clump directories
-	ClumpReads     int64 // clumps read from arenas
-	ClumpReadBytes int64 // of them, with headers
-	CorruptClumps  int64 // that could not be made the lumps they are to be
-	Healed         int64 // corrupt clumps that a write has replaced
-	LogWaits       int64 // writes that waited for the log to be written
-	IndexWaits     int64 // writes that waited for the index to be flushed
-	LogWrites      int64 // pieces of log written
-	LogSyncs       int64 // syncs of an arena partition for its log
-	Checkpoints    int64 // of an arena partition
-	Flushes        int64 // of the index
-	FlushedEntries int64
+	IndexHits       int64 // look-ups that the index cache answered
+	BloomMisses     int64 // look-ups that the Bloom filter answered: absent
+	IndexReads      int64 // look-ups that read the index
+	IndexReadBytes  int64 // of it
+	IndexFalse      int64 // of those, the ones that found nothing
+	IndexLearned    int64 // entries taken from clump directories
+	ClumpReads      int64 // clumps read from arenas
+	ClumpReadBytes  int64 // of them, with headers
+	CorruptClumps   int64 // that could not be made the lumps they are to be
+	Healed          int64 // corrupt clumps that a write has replaced
+	LogWaits        int64 // writes that waited for the log to be written
+	IndexWaits      int64 // writes that waited for the index to be flushed
+	LogWrites       int64 // pieces of log written
+	LogSyncs        int64 // syncs of an arena partition for its log
+	Checkpoints     int64 // of an arena partition
+	Flushes         int64 // of the index
+	IndexWriteBytes int64 // of its buckets
+	Sums, SumBytes  int64 // arenas read whole to seal them
+	FlushedEntries  int64
 
 	// As it is now.
 	Arenas, SealedArenas     int   // of the index; with no more room
@@ -41,7 +43,9 @@ type Stats struct {
 	UncompressedBytes        int64 // of the blocks in them
 	Space                    int64 // bytes that clumps and their directories may take in all
 	CachedLumps, CachedBytes int64 // in the lump cache
+	CacheSize                int64 // bytes that they may take
 	DirtyEntries             int64 // not in the index on disk yet
+	DirtyBound               int64 // how many there may be before writes wait
 	StuckEntries             int64 // for which their index bucket has no room
 }
 
@@ -50,7 +54,7 @@ type counters struct {
 	reads, readErrors, readBytes, lumpHits, writes, writeBytes, newBlocks, newBytes,
 	dupBlocks, dupBytes, storedBytes, probes, syncs,
 	indexHits, bloomMisses, indexReads, indexFalse, indexLearned, clumpReads, clumpReadBytes, corruptClumps, healed,
-	logWaits, indexWaits, logWrites, logSyncs, checkpoints, flushes, flushedEntries atomic.Int64
+	logWaits, indexWaits, logWrites, logSyncs, checkpoints, flushes, flushedEntries, sums, sumBytes atomic.Int64
 
 	times histograms
 }
@@ -89,11 +93,15 @@ func (s *Store) Stats() Stats {
 		Checkpoints:    c.checkpoints.Load(),
 		Flushes:        c.flushes.Load(),
 		FlushedEntries: c.flushedEntries.Load(),
+		Sums:           c.sums.Load(),
+		SumBytes:       c.sumBytes.Load(),
 
 		Arenas:       len(s.arenas),
 		DirtyEntries: s.index.dirty.Load(),
 		StuckEntries: s.index.stuck.Load(),
 	}
+	st.CacheSize, st.DirtyBound = int64(len(s.lumps.rings)), s.maxDirty
+	st.IndexWriteBytes = s.ix.Written()
 	st.IndexReadBytes = st.IndexReads * int64(s.ix.BlockSize)
 	st.CachedLumps, st.CachedBytes = s.lumps.bytes()
 	s.eachArenaLocked(func(_ int, a *logArena) {

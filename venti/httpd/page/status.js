@@ -129,6 +129,25 @@ function tile(label, value, note, share) {
 	return t;
 }
 
+let arenasDrawn = '';
+
+// drawArenas draws what may be thousands of arenas, when one has changed.
+function drawArenas() {
+	const text = JSON.stringify(data.arenas);
+	if (text === arenasDrawn) return;
+	arenasDrawn = text;
+	const states = new Map();
+	$('arenas').replaceChildren(...data.arenas.map(a => {
+		states.set(a.state, (states.get(a.state) || 0) + 1);
+		const bar = el('i', {});
+		bar.style.height = Math.min(100, a.clumps ? Math.max(4, 100 * a.fill) : 0) + '%';
+		const when = a.changed ? ', last write ' + new Date(a.changed).toLocaleString() : '';
+		return el('div', {class: 'arena ' + a.state, title: `${a.name}: ${a.state}, ${percent(a.fill)}, ${whole(a.clumps)} clumps${when}`}, bar);
+	}));
+	$('arenaKey').replaceChildren(...[...states].map(([state, n]) => el('span', {class: state}, `${state} ${whole(n)}`)));
+	if (data.arenas.length < data.space.arenas) $('arenaKey').append(`the first ${whole(data.arenas.length)} of ${whole(data.space.arenas)}`);
+}
+
 function draw() {
 	const s = data.space, b = data.buckets, f = data.bloom, u = data.clients;
 	$('index').textContent = data.index;
@@ -140,26 +159,18 @@ function draw() {
 		tile('Space used', bytes(s.used), 'of ' + bytes(s.total) + ', ' + percent(s.used / s.total), s.used / s.total),
 		tile('Blocks', whole(s.clumps), bytes(s.data) + ' of data'),
 		tile('Stored as', s.stored ? (s.data / s.stored).toFixed(2) + ' : 1' : '–', bytes(s.stored)),
-		tile('Lump cache', bytes(data.cache.bytes), whole(data.cache.lumps) + ' blocks'),
+		tile('Lump cache', bytes(data.cache.bytes), `of ${bytes(data.cache.size)}, ${whole(data.cache.lumps)} blocks`),
 		...(f ? [tile('Bloom filter', percent(f.fill), `${bytes(f.bytes)}, ${f.false < 1e-3 ? '< 0.1 %' : percent(f.false)} wrong`, f.fill)] : []),
 		...(u ? [tile('Clients', whole(u.now), `of ${u.max}, ${whole(u.accepted)} so far`)] : []));
 	charts.forEach(drawChart);
 
 	$('arenaFacts').textContent = `${whole(s.arenas)}: ${whole(s.sealed)} full, ${whole(s.active - s.sealed)} being filled`;
-	const states = new Map();
-	$('arenas').replaceChildren(...data.arenas.map(a => {
-		states.set(a.state, (states.get(a.state) || 0) + 1);
-		const bar = el('i', {});
-		bar.style.height = Math.min(100, a.clumps ? Math.max(4, 100 * a.fill) : 0) + '%';
-		const when = a.changed ? ', last write ' + new Date(a.changed).toLocaleString() : '';
-		return el('div', {class: 'arena ' + a.state, title: `${a.name}: ${a.state}, ${percent(a.fill)}, ${whole(a.clumps)} clumps${when}`}, bar);
-	}));
-	$('arenaKey').replaceChildren(...[...states].map(([state, n]) => el('span', {class: state}, `${state} ${whole(n)}`)));
+	drawArenas();
 
 	const rows = [
 		['buckets', `${whole(b.buckets)} in ${b.sections} section${b.sections === 1 ? '' : 's'}`],
 		['filled to', percent(s.clumps / b.capacity)],
-		['entries not on disk', whole(b.dirty)],
+		['entries not on disk', `${whole(b.dirty)} of at most ${whole(b.bound)}`],
 		['entries without room', whole(b.stuck)],
 		['flushes', whole(b.flushes)],
 	];

@@ -357,3 +357,14 @@ func (ix *Index) LookupAddr(addr uint64) (arena int, offset uint64, ok bool) {
 	}
 	return i, addr - ix.Arenas[i].Start, true
 }
+
+// Written returns how many bytes of buckets Update and Recover have written.
+func (ix *Index) Written() int64 {
+	var n int64
+	for _, s := range ix.Sections {
+		s.mu.RLock()
+		n += s.written
+		s.mu.RUnlock()
+	}
+	return n
+}

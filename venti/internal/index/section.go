@@ -64,6 +64,7 @@ type Section struct {
 	runs     uint64       // runs that Update has written or begun to
 	run      []byte       // buckets that Update is writing, as they will be
 	runStart uint32       // the first of them
+	written  int64        // bytes that Update has written
 }
 
 // A SectionConfig says how to format a section.

@@ -191,6 +191,7 @@ func (w *runWriter) write() error {
 	_, err := s.file.WriteAt(w.buf[w.lo:w.hi], s.offset(first))
 	s.mu.Lock()
 	s.run = nil
+	s.written += int64(w.hi - w.lo)
 	s.mu.Unlock()
 	if err != nil {
 		return s.bucketError(first, fmt.Errorf("write %d buckets: %w", (w.hi-w.lo)/s.BlockSize, err))
