@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -544,5 +545,62 @@ func TestCacheSizes(t *testing.T) {
 		if lumps, index := tc.cfg.caches(); lumps != tc.lumps || index != tc.index {
 			t.Errorf("%+v: %d and %d, want %d and %d", tc.cfg, lumps, index, tc.lumps, tc.index)
 		}
+	}
+}
+
+// TestLostTrailer destroys a trailer: Open makes it again from the log. If a
+// clump's header is destroyed too, nothing is written over what follows it.
+func TestLostTrailer(t *testing.T) {
+	for _, torn := range []bool{false, true} {
+		t.Run(fmt.Sprintf("torn=%v", torn), func(t *testing.T) {
+			m := small.format(t)
+			s := mustOpen(t, configOf(m))
+			list := blocks(1, 40, 3000)
+			for _, b := range list {
+				mustWrite(t, s, venti.DataType, b)
+			}
+			a := s.arenas[0]
+			start, stop := a.Base(), a.Stop-int64(a.BlockSize)
+			mustClose(t, s)
+			f := m.Disk("arenas0")
+			if _, err := f.WriteAt(make([]byte, 512), stop); err != nil {
+				t.Fatal(err)
+			}
+			const whole = 10
+			readable := list
+			if torn {
+				readable = list[:whole]
+				if _, err := f.WriteAt(make([]byte, arena.ClumpHeaderSize), start+whole*(3000+arena.ClumpHeaderSize)+2); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := make([]byte, stop-start-8192)
+			if _, err := f.ReadAt(before, start); err != nil {
+				t.Fatal(err)
+			}
+			cfg := configOf(m)
+			cfg.Logger = testLog(t)
+			s = mustOpen(t, cfg)
+			more := blocks(2, 20, 3000)
+			for _, b := range more {
+				mustWrite(t, s, venti.DataType, b)
+			}
+			mustSync(t, s)
+			for range 2 {
+				for _, b := range append(more, readable...) {
+					wantBlock(t, s, venti.DataType, b)
+				}
+				mustClose(t, s)
+				s = mustOpen(t, configOf(m))
+			}
+			mustClose(t, s)
+			after := make([]byte, len(before))
+			if _, err := f.ReadAt(after, start); err != nil {
+				t.Fatal(err)
+			}
+			if torn != bytes.Equal(before, after) {
+				t.Errorf("the log was changed: %v", !torn)
+			}
+		})
 	}
 }

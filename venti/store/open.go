@@ -218,6 +218,9 @@ func (p *logPart) open(ctx context.Context) ([]*logArena, error) {
 				return err
 			}
 			a, err := part.OpenArena(i)
+			if errors.Is(err, arena.ErrFormat) {
+				a, err = p.repair(ctx, part, i)
+			}
 			if err != nil {
 				return err
 			}
@@ -232,6 +235,18 @@ func (p *logPart) open(ctx context.Context) ([]*logArena, error) {
 		})
 	}
 	return arenas, g.Wait()
+}
+
+// repair makes the trailer of arena i, which is damaged, again from the log.
+// It counts nothing as indexed, so that all of the arena is.
+func (p *logPart) repair(ctx context.Context, part *arena.Partition, i int) (*arena.Arena, error) {
+	err := arena.Fix(ctx, p.file, arena.FixOptions{Write: true, Only: func(k int) bool { return k == i }}, func(f *arena.Finding) {
+		p.log.Error("arena is damaged", "arena", f.Arena, "err", f.Err, "repaired", f.Repaired)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return part.OpenArena(i)
 }
 
 // recover brings all arenas in memory to where their logs end, their

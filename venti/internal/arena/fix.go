@@ -39,7 +39,8 @@ type FixOptions struct {
 // No clump and no directory entry is touched: what Check finds there is
 // Check's to mend. A trailer that was lost counts all clumps in the log and
 // none in the index: a server indexes them when it starts, and sums the arena
-// once more if it is full. What Fix did is on stable storage when it returns
+// once more if it is full, or if the log does not end as a log does: then
+// nothing is ever written to it again. What Fix did is on stable storage when it returns
 // nil. The error is ErrFormat if nothing is there to go by.
 func Fix(ctx context.Context, f disk.File, o FixOptions, report func(*Finding)) error {
 	x := &fixer{f: f, o: o, report: report}
@@ -400,7 +401,7 @@ func (x *fixer) trailer(ctx context.Context, p *Partition, i int, h *header) (*A
 		return nil, nil
 	}
 	t := Trailer{Version: a.Version, Name: a.Name, ClumpMagic: a.ClumpMagic}
-	_, err := a.Scan(ctx, Pos{}, -1, func(c *Clump) error {
+	end, err := a.Scan(ctx, Pos{}, -1, func(c *Clump) error {
 		t.Mem.Add(&c.Header.ClumpInfo)
 		if t.CTime == 0 {
 			t.CTime = c.Header.Time
@@ -411,8 +412,11 @@ func (x *fixer) trailer(ctx context.Context, p *Partition, i int, h *header) (*A
 	if err != nil {
 		return nil, err
 	}
+	// Behind the last clump is a free word. If it is not, there may be clumps
+	// behind one that is damaged, and nothing must be written over them.
+	t.Mem.Sealed = end.Reason == EndStale || end.Reason == EndTorn
 	// The next arena is begun when this one is full.
-	if i+1 < len(p.Arenas) {
+	if i+1 < len(p.Arenas) && !t.Mem.Sealed {
 		if next, err := p.OpenArena(i + 1); err == nil {
 			nt, err := next.ReadTrailer()
 			t.Mem.Sealed = err == nil && nt.Mem.Clumps > 0
