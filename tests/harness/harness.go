@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -158,11 +159,12 @@ func (s Suite) Format(t testing.TB, arenaSize int64, arenaCount int, extra ...st
 
 // A Server is a running venti.
 type Server struct {
-	Addr string // in the form that -h and $venti take
-	cmd  *exec.Cmd
-	log  *lockedBuffer
-	done chan struct{}
-	err  error // of Wait, valid when done is closed
+	Addr  string // in the form that -h and $venti take
+	cmd   *exec.Cmd
+	log   *lockedBuffer
+	done  chan struct{}
+	err   error // of Wait, valid when done is closed
+	under bool  // the process that was started runs the server
 }
 
 // Serve starts the suite's venti on st, with its socket in the store's folder, and
@@ -176,7 +178,9 @@ func (s Suite) Serve(t testing.TB, st *Store, flags ...string) *Server {
 // strace, whose command line comes in front of the server's.
 func (s Suite) ServeUnder(t testing.TB, st *Store, under ...string) *Server {
 	t.Helper()
-	return s.start(t, st, append(append(under, filepath.Join(s.Bin, "venti/venti")), st.flags()...))
+	srv := s.start(t, st, append(append(under, filepath.Join(s.Bin, "venti/venti")), st.flags()...))
+	srv.under = true
+	return srv
 }
 
 func (st *Store) addr() string { return "unix!" + filepath.Join(st.Dir, "venti.sock") }
@@ -225,16 +229,40 @@ func (s *Server) Kill() {
 	select {
 	case <-s.done: // its number may be another's by now
 	default:
+		for _, pid := range descendants(s.cmd.Process.Pid) {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
 		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 		<-s.done
 	}
+}
+
+// descendants returns the processes below one: plan9port's venti leaves the
+// group of a tracer that it runs under.
+func descendants(pid int) (list []int) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil // it has ended
+	}
+	for field := range strings.FieldsSeq(string(text)) {
+		if child, err := strconv.Atoi(field); err == nil {
+			list = append(append(list, child), descendants(child)...)
+		}
+	}
+	return list
 }
 
 // Stop ends the server with SIGTERM, as a service manager does, and fails the
 // test if it does not end well within a minute.
 func (s *Server) Stop(t testing.TB) {
 	t.Helper()
-	s.cmd.Process.Signal(syscall.SIGTERM)
+	pid := s.cmd.Process.Pid
+	if s.under {
+		if list := descendants(pid); len(list) > 0 {
+			pid = list[0]
+		}
+	}
+	syscall.Kill(pid, syscall.SIGTERM)
 	select {
 	case <-s.done:
 		if s.err != nil {
