@@ -44,7 +44,8 @@ type BlockWriter interface {
 type Syncer interface {
 	// Sync returns nil only when every block whose WriteBlock returned before
 	// Sync was called is on stable storage. After a write or sync of the
-	// storage has failed, every later Sync fails too, until it is reopened.
+	// storage has failed, every later Sync fails too, until it is reopened; only
+	// one for which there was no room (ErrFull) is made good by a later Sync.
 	Sync(ctx context.Context) error
 }
 

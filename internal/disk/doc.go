@@ -10,12 +10,20 @@
 // loss once it has told it, so the first error is kept and every later
 // WriteAt and Sync returns it; only opening the file again, and what its
 // format does for recovery, can make it good. Reads go on.
+//
+// Only a WriteAt that found no room on a full file system (NoSpace) is not
+// kept: what it should have written the caller still has, what was there
+// before is as it was, and the same write may go through when there is room
+// again. A Sync that fails for want of room has lost something: that is kept, and
+// is not NoSpace.
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
+	"syscall"
 )
 
 // A File is a fixed range of bytes that outlives the process.
@@ -24,7 +32,8 @@ import (
 // once from several goroutines. Both refuse a range that is not inside
 // [0, Size). What WriteAt wrote can be read back at once, and is on stable
 // storage when a Sync that began after it has returned nil. After a failed
-// WriteAt or Sync, all later ones return its error.
+// WriteAt or Sync, all later ones return its error, but for a WriteAt that is
+// NoSpace: of that any part may have been written, and it can be done again.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
@@ -67,4 +76,27 @@ func (s *sticky) err() error {
 func (s *sticky) fail(err error) error {
 	s.first.CompareAndSwap(nil, &err)
 	return s.err()
+}
+
+// failWrite is fail for the error of a write: want of room is not kept.
+func (s *sticky) failWrite(err error) error {
+	if NoSpace(err) {
+		return err
+	}
+	return s.fail(err)
+}
+
+// failSync is fail for the error of a sync of name. Want of room is hidden:
+// nothing is as good as before when there is room again.
+func (s *sticky) failSync(name string, err error) error {
+	if NoSpace(err) {
+		err = errors.New(err.Error())
+	}
+	return s.fail(fmt.Errorf("%s: sync: %w", name, err))
+}
+
+// NoSpace tells whether an error is that of a full file system, or of a quota
+// that is used up.
+func NoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -181,7 +181,7 @@ func (p *Partition) WriteAt(b []byte, off int64) (int, error) {
 	}
 	n, err := p.f.WriteAt(b, p.lo+off)
 	if err != nil {
-		return n, p.broken.fail(fmt.Errorf("%s: write of %d bytes at %d: %w", p.name, len(b), off, unwrapPath(err)))
+		return n, p.broken.failWrite(fmt.Errorf("%s: write of %d bytes at %d: %w", p.name, len(b), off, unwrapPath(err)))
 	}
 	return n, nil
 }
@@ -199,7 +199,7 @@ func (p *Partition) Sync() error {
 			return p.broken.err()
 		case unix.EINTR:
 		default:
-			return p.broken.fail(fmt.Errorf("%s: sync: %w", p.name, err))
+			return p.broken.failSync(p.name, err)
 		}
 	}
 }

@@ -338,7 +338,7 @@ func (d *Sim) WriteAt(b []byte, off int64) (int, error) {
 		d.found.write(w.data, w.off)
 	}
 	if err != nil {
-		return 0, d.broken.fail(fmt.Errorf("%s: write of %d bytes at %d: %w", d.name, len(b), off, err))
+		return 0, d.broken.failWrite(fmt.Errorf("%s: write of %d bytes at %d: %w", d.name, len(b), off, err))
 	}
 	d.recordLocked(op)
 	return len(b), nil
@@ -356,7 +356,7 @@ func (d *Sim) Sync() error {
 		if err != ErrPowerCut {
 			d.loseLocked()
 		}
-		return d.broken.fail(fmt.Errorf("%s: sync: %w", d.name, err))
+		return d.broken.failSync(d.name, err)
 	}
 	d.settleLocked()
 	d.recordLocked(op)

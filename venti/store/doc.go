@@ -42,7 +42,8 @@
 // machine stopped, is cleared before the log grows over it, so that it is not
 // taken for its continuation after a second crash.
 //
-// After a failed write or sync a partition takes no more writes, every Sync
+// A disk that is full makes writes and syncs fail until there is room, see space.go.
+// After any other failed write or sync a partition takes no more writes, every Sync
 // returns that error, and reads go on, also of what is only in memory. If it
 // is the index that cannot be written, writes go on until the entries that it
 // lacks reach a bound; from then on they fail. The entries of a full bucket

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"strata/internal/disk"
 	"strata/venti/internal/index"
 )
 
@@ -76,10 +77,10 @@ func (s *Store) flush(ctx context.Context) error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	err := s.flushLocked(ctx)
-	if err != nil {
+	s.flushMu.Lock()
+	if err != nil && (s.flushErr == nil || err.Error() != s.flushErr.Error()) {
 		s.log.Error("index flush", "err", err)
 	}
-	s.flushMu.Lock()
 	s.flushErr = err
 	close(s.flushDone)
 	s.flushDone = make(chan struct{})
@@ -222,7 +223,7 @@ func (s *Store) maintain(ctx context.Context) {
 			quiet, last = 0, appended
 		}
 		s.flushMu.Lock()
-		flushed := s.flushErr == nil // else only those who need it try again
+		flushed := s.flushErr == nil || disk.NoSpace(s.flushErr) // else only those who need it try again
 		s.flushMu.Unlock()
 		switch {
 		case flushed && (sealing || quiet >= quietTicks && s.index.dirty.Load() > 0):

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 
 	"strata/venti"
@@ -157,7 +158,7 @@ func (s *Store) Health() error {
 	full := true
 	for _, p := range s.parts {
 		p.mu.Lock()
-		err := p.err
+		err := cmp.Or(p.err, p.full)
 		for _, a := range p.arenas[p.cur:] {
 			if !a.mem.Sealed && !a.damaged {
 				full = false

@@ -123,6 +123,8 @@ type logPart struct {
 	gathering bool          // the writing goroutine waits for more to ask
 	syncTime  time.Duration // that the last sync took
 	err       error
+	full      error // why the last write found no room; nil when it is to be tried again, see space.go
+	wasFull   bool  // the last write found no room
 	closing   bool
 	changed   chan struct{} // closed and made anew at every change that somebody may wait for
 	work      sync.Cond     // signalled when there may be work for the writing goroutine
@@ -149,9 +151,13 @@ func (p *logPart) stop() {
 
 // failLocked keeps the first error of the partition.
 func (p *logPart) failLocked(err error) error {
+	if disk.NoSpace(err) && p.err == nil {
+		p.broadcastLocked()
+		return errNoSpace(err)
+	}
 	if p.err == nil {
 		p.err = err
-		p.log.Error("arena partition failed: no more writes", "err", err)
+		p.log.Error("arena partition failed: no more writes until a restart", "err", err)
 	}
 	p.broadcastLocked()
 	return p.err
@@ -204,6 +210,12 @@ func (p *logPart) append(ctx context.Context, clump []byte, info arena.ClumpInfo
 	for {
 		if p.err != nil {
 			return p.err
+		}
+		if p.full != nil {
+			if err := p.tryAgainLocked(ctx); err != nil {
+				return err
+			}
+			continue
 		}
 		if a = p.activeLocked(int(info.Size)); a == nil {
 			return errPartFull
@@ -394,7 +406,7 @@ func (p *logPart) write() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
-		for !p.closing && (p.err != nil || len(p.segments) == 0 && p.wanted <= p.synced) {
+		for !p.closing && (p.err != nil || p.full != nil || len(p.segments) == 0 && p.wanted <= p.synced) {
 			p.work.Wait()
 		}
 		if p.closing {
@@ -405,7 +417,7 @@ func (p *logPart) write() {
 			p.closeLocked()
 		}
 		if err := p.writeSegmentsLocked(); err != nil {
-			p.failLocked(err)
+			p.noteFullLocked(p.failLocked(err))
 			continue
 		}
 		if p.wanted > p.synced || p.written-p.synced >= syncEvery {
@@ -476,6 +488,7 @@ func (p *logPart) writeSegmentsLocked() error {
 	if err != nil {
 		return err
 	}
+	p.notFullLocked()
 	for _, s := range segments {
 		s.a.written.Store(s.off + int64(len(s.buf)))
 		p.written += int64(len(s.buf))
@@ -500,16 +513,20 @@ func (p *logPart) sync(ctx context.Context) error {
 func (p *logPart) syncLocked(ctx context.Context) error {
 	target := p.appended
 	if p.err == nil && p.synced < target {
+		p.full = nil
 		p.asked++
 		p.wanted = max(p.wanted, target)
 		if !p.gathering || p.asked >= p.answered {
 			p.work.Signal()
 		}
 	}
-	for p.err == nil && p.synced < target {
+	for p.err == nil && p.full == nil && p.synced < target {
 		if err := p.waitLocked(ctx); err != nil {
 			return err
 		}
+	}
+	if p.err == nil && p.synced < target {
+		return p.full
 	}
 	return p.err
 }

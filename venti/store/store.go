@@ -561,15 +561,18 @@ func (s *Store) store(ctx context.Context, k *key, data []byte) error {
 			e := entryOf(a, off, &h.ClumpInfo)
 			s.index.putDirty(slotOf(&e))
 		})
-		if err != errPartFull {
+		if err != errPartFull && !disk.NoSpace(err) {
 			break
 		}
 	}
 	if err == errPartFull {
 		return venti.ErrFull
 	}
-	if err != nil {
+	if err != nil && !disk.NoSpace(err) {
 		return fmt.Errorf("write block: %w", err)
+	}
+	if err != nil {
+		return err
 	}
 	s.lumps.put(k, data, false)
 	s.stats.newBlocks.Add(1)
