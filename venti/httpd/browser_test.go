@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"strata/venti"
 	"strata/venti/httpd"
 )
 
@@ -56,6 +55,7 @@ func TestBrowser(t *testing.T) {
 	f.log.Warn("<script>document.body.dataset.broken = 1</script>")
 	_, stop := serve(t, f) // takes samples
 	defer stop()
+	f.work(t)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/" {
 			r.Header.Del("If-Modified-Since")
@@ -67,11 +67,6 @@ func TestBrowser(t *testing.T) {
 			w.Header().Del("Content-Length")
 			w.Write(bytes.Replace(rec.Body.Bytes(), []byte("</head>"), []byte(`<script src="/probe.js" defer></script></head>`), 1))
 			return
-		}
-		if r.URL.Path == "/status.json" {
-			// Something happens between any two samples.
-			f.store.WriteBlock(r.Context(), venti.DataType, []byte(time.Now().String()))
-			f.store.ReadBlock(r.Context(), f.scores[0], venti.DataType, make([]byte, venti.MaxBlockSize))
 		}
 		f.ServeHTTP(w, r)
 	}))

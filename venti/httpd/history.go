@@ -73,11 +73,17 @@ func (d *deltas) unpack(list []int64, n int) []int64 {
 	return list
 }
 
-// add adds a sample: the values of all columns. One that is not later than
-// the last is dropped, for the clock was set back.
+// setBack is by how much, in seconds, the clock must have been set back for
+// the history to begin anew. For less, samples are dropped meanwhile.
+const setBack = 60
+
+// add adds a sample: the values of all columns.
 func (h *history) add(values *[timeColumn + 1]int64) {
 	if last, ok := h.last(); ok && values[timeColumn] <= last {
-		return
+		if values[timeColumn] > last-setBack {
+			return
+		}
+		*h = history{}
 	}
 	for i, v := range values {
 		h.open[i] = append(h.open[i], v)

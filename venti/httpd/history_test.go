@@ -70,6 +70,11 @@ func TestHistory(t *testing.T) {
 	if got, _ := h.last(); got != last {
 		t.Errorf("the last sample is of %d, want %d", got, last)
 	}
+	back := *h
+	back.add(&[timeColumn + 1]int64{timeColumn: last - setBack})
+	if s := back.read([]int{1}, 0, 1<<40)[0]; len(s.times) != 1 || s.times[0] != last-setBack {
+		t.Errorf("after the clock was set back, the times are %v", s.times)
+	}
 	// What a copy has does not change.
 	for at := int64(last + 1); at < last+1000; at++ {
 		h.add(&[timeColumn + 1]int64{timeColumn: at})

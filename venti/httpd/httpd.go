@@ -137,6 +137,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, r.Host+" is none of this machine's own names, and this address is its own", http.StatusForbidden)
 		return
 	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	h.mux.ServeHTTP(w, r)
 }
 
@@ -169,6 +170,7 @@ const (
 	writeTime  = time.Minute      // for an answer
 	idleTime   = 2 * time.Minute
 	maxHeader  = 64 << 10         // bytes
+	maxBody    = 64 << 10         // bytes of a form
 	closeTime  = 2 * time.Second  // for answers under way, when the server stops
 	workTime   = 10 * time.Minute // for /flush
 )

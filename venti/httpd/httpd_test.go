@@ -18,6 +18,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
@@ -437,6 +438,9 @@ func TestMetrics(t *testing.T) {
 	families, err := parser.TextToMetricFamilies(strings.NewReader(f.get(t, "/metrics")))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if problems, err := promlint.New(strings.NewReader(f.get(t, "/metrics"))).Lint(); err != nil || len(problems) > 0 {
+		t.Errorf("Prometheus' own rules: %v, %v", problems, err)
 	}
 	ours := 0
 	for name, m := range families {

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"strata/internal/disk"
@@ -162,5 +163,79 @@ func TestTune(t *testing.T) {
 	}
 	if l := s.Latencies(); l.IndexRead.Count() != 1 || l.Read.Count() != 1 || l.Write.Count() != 0 {
 		t.Errorf("measured: %+v", l)
+	}
+}
+
+// TestInfoWhileBusy asks for everything while others write, read, flush and
+// empty the caches.
+func TestInfoWhileBusy(t *testing.T) {
+	m := small.format(t)
+	s := mustOpen(t, configOf(m))
+	defer mustClose(t, s)
+	list := blocks(3, 400, 2000)
+	scores := make(chan venti.Score, len(list))
+	var writers, askers sync.WaitGroup
+	for w := range 4 {
+		writers.Go(func() {
+			for i := w; i < len(list); i += 4 {
+				score, err := s.WriteBlock(t.Context(), venti.DataType, list[i])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				scores <- score
+				if i%50 == 0 {
+					s.Sync(t.Context())
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	askers.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case score := <-scores:
+				if p, err := s.Locate(score, venti.DataType); err != nil || !p.Found || p.ClumpErr != nil || !p.Bloom {
+					t.Errorf("%+v, %v", p, err)
+				}
+			}
+			s.EmptyLumpCache()
+			s.EmptyIndexCache()
+			if err := s.Health(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	askers.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			var written, indexed uint32
+			for _, a := range s.Info().Arenas {
+				written += a.Written.Clumps
+				indexed += a.Indexed.Clumps
+			}
+			if indexed > written || int64(written) > s.Stats().Clumps {
+				t.Errorf("%d clumps of %d are indexed", indexed, written)
+			}
+			s.Latencies()
+			if err := s.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if err := s.Checkpoint(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	writers.Wait()
+	close(done)
+	askers.Wait()
+	if st, l := s.Stats(), s.Latencies(); st.Clumps != 400 || l.Write.Count() != 400 {
+		t.Errorf("%d clumps, %d writes were measured", st.Clumps, l.Write.Count())
 	}
 }
