@@ -171,7 +171,7 @@ const (
 	idleTime   = 2 * time.Minute
 	maxHeader  = 64 << 10         // bytes
 	maxBody    = 64 << 10         // bytes of a form
-	closeTime  = 2 * time.Second  // for answers under way, when the server stops
+	closeTime  = time.Second      // for answers under way, when the server stops
 	workTime   = 10 * time.Minute // for /flush
 )
 

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -633,4 +634,35 @@ func TestHosts(t *testing.T) {
 			t.Errorf("host %s: %s, want %d", host, resp.Status, want)
 		}
 	}
+}
+
+// FuzzPages asks pages whatever a query may hold. None may fail, nor let
+// through what it was asked as HTML.
+func FuzzPages(f *testing.F) {
+	paths := []string{"/disk", "/debug", "/log", "/set", "/graph", "/status.json", "/%s"}
+	fix := newFixture(f, httpd.Config{Webroot: f.TempDir()})
+	disk := "disk=" + url.QueryEscape(filepath.Join(fix.dir, "arenas")) + "&type=a&arena=arena0"
+	for i, q := range []string{
+		disk, disk + "&clump=0x1", disk + "&cib=-1", disk + "&clump=9223372036854775807", disk + "&score=" + fix.scores[0].String(),
+		"op=read&score=" + fix.scores[1].String(), "op=amap&addr=18446744073709551615", "log=%3Czz", "name=%3Czz&value=%3Czz", "op=%3Czz",
+		"disk=%3Czz&type=%3Czz", "arg=%3Czz", "span=-1", "a=1;b=2&%zz",
+	} {
+		f.Add(uint8(i), q)
+		f.Add(uint8(0), q)
+	}
+	f.Fuzz(func(t *testing.T, path uint8, query string) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.URL.Path, r.URL.RawQuery = paths[int(path)%len(paths)], query
+		if r.URL.Path == "/%s" {
+			r.URL.Path = "/" + query
+		}
+		w := httptest.NewRecorder()
+		fix.ServeHTTP(w, r)
+		if w.Code >= 500 {
+			t.Fatalf("status %d: %s", w.Code, w.Body)
+		}
+		if strings.HasPrefix(w.Header().Get("Content-Type"), "text/html") && strings.Contains(w.Body.String(), "<zz") {
+			t.Fatalf("HTML is\n%s", w.Body)
+		}
+	})
 }

@@ -47,6 +47,7 @@ type status struct {
 	Buckets bucketStatus    `json:"buckets"`
 	Bloom   *bloomStatus    `json:"bloom"`
 	Cache   cacheStatus     `json:"cache"`
+	Damage  damageStatus    `json:"damage"`
 	Arenas  []arenaStatus   `json:"arenas"` // the first statusArenas
 	Clients *clientsStatus  `json:"clients"`
 	Log     []messageStatus `json:"log"` // the last, newest first
@@ -88,6 +89,12 @@ type cacheStatus struct {
 	Lumps int64 `json:"lumps"`
 	Bytes int64 `json:"bytes"`
 	Size  int64 `json:"size"` // bytes that they may take
+}
+
+type damageStatus struct {
+	Corrupt int64 `json:"corrupt"` // clumps that were found corrupt when they were read
+	Healed  int64 `json:"healed"`  // of them, those that were replaced
+	Unread  int64 `json:"unread"`  // blocks asked for in vain, absent or corrupt
 }
 
 type arenaStatus struct {
@@ -194,8 +201,9 @@ func (h *Handler) status(now time.Time, span int64) *status {
 			Capacity: int64(info.Index.Buckets) * int64(info.Index.Sections[0].Capacity),
 			Dirty:    stats.DirtyEntries, Bound: stats.DirtyBound, Stuck: stats.StuckEntries, Flushes: stats.Flushes,
 		},
-		Cache: cacheStatus{stats.CachedLumps, stats.CachedBytes, stats.CacheSize},
-		Span:  span,
+		Cache:  cacheStatus{stats.CachedLumps, stats.CachedBytes, stats.CacheSize},
+		Damage: damageStatus{stats.CorruptClumps, stats.Healed, stats.ReadErrors},
+		Span:   span,
 	}
 	if err := h.store.Health(); err != nil {
 		s.Health = err.Error()

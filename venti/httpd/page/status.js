@@ -119,8 +119,8 @@ function drawChart(c) {
 	}), ...(c.at === undefined ? [] : [document.createTextNode(clock(data.times[i], true))]));
 }
 
-function tile(label, value, note, share) {
-	const t = el('div', {class: 'card tile'}, el('span', {class: 'quiet'}, label), el('b', {}, value), el('span', {class: 'quiet'}, note || ''));
+function tile(label, value, note, share, bad) {
+	const t = el('div', {class: 'card tile'}, el('span', {class: 'quiet'}, label), el('b', {class: bad ? 'bad' : ''}, value), el('span', {class: 'quiet'}, note || ''));
 	if (share !== undefined) {
 		const bar = el('i', {});
 		bar.style.width = Math.min(100, 100 * share) + '%';
@@ -160,6 +160,7 @@ function draw() {
 		tile('Blocks', whole(s.clumps), bytes(s.data) + ' of data'),
 		tile('Stored as', s.stored ? (s.data / s.stored).toFixed(2) + ' : 1' : '–', bytes(s.stored)),
 		tile('Lump cache', bytes(data.cache.bytes), `of ${bytes(data.cache.size)}, ${whole(data.cache.lumps)} blocks`),
+		tile('Corrupt clumps', whole(data.damage.corrupt), `${whole(data.damage.healed)} healed`, undefined, data.damage.corrupt > 0),
 		...(f ? [tile('Bloom filter', percent(f.fill), `${bytes(f.bytes)}, ${f.false < 1e-3 ? '< 0.1 %' : percent(f.false)} wrong`, f.fill)] : []),
 		...(u ? [tile('Clients', whole(u.now), `of ${u.max}, ${whole(u.accepted)} so far`)] : []));
 	charts.forEach(drawChart);
