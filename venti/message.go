@@ -333,6 +333,7 @@ var wireErrors = [...]struct {
 	{err: ErrReadOnly, prefix: "read-only server"}, // plan9port's ro
 	{err: ErrFull, prefix: "no space left in arenas"},
 	{err: ErrBadType, prefix: "bad block type"},
+	{err: ErrCollision, prefix: "score collision"},
 	{err: ErrCorrupt, contains: "corrupt"},
 	{err: ErrCorrupt, prefix: "index and clump "},
 	{err: ErrCorrupt, prefix: "score mismatch"},

@@ -36,7 +36,7 @@ type BlockWriter interface {
 	// data is only read, and is the caller's again when WriteBlock returns.
 	// On return the block can be read back but need not be durable: see Sync.
 	// The errors that callers tell apart are ErrTooLarge, ErrBadType,
-	// ErrReadOnly, ErrFull and those of ctx. Calls may run at once.
+	// ErrReadOnly, ErrFull, ErrCollision and those of ctx. Calls may run at once.
 	WriteBlock(ctx context.Context, t Type, data []byte) (Score, error)
 }
 
@@ -144,4 +144,8 @@ var (
 	ErrBadType  = errors.New("bad block type")
 	ErrReadOnly = errors.New("read only")
 	ErrFull     = errors.New("no space left in arenas")
+
+	// ErrCollision is why a block is not stored: another one has its score. It is
+	// noticed where the store can tell, see package store.
+	ErrCollision = errors.New("score collision")
 )

@@ -75,6 +75,18 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 			return nil, err
 		}
 	}
+	if conf.Guards != "" {
+		if !cfg.ReadOnly {
+			err = makeGuards(conf.Guards, cfg.Arenas)
+		}
+		if err == nil {
+			cfg.Guards, err = open(conf.Guards)
+		}
+		if err != nil {
+			closeAll()
+			return nil, fmt.Errorf("guards: %w", err)
+		}
+	}
 	s, err := Open(ctx, cfg)
 	if err != nil {
 		closeAll()

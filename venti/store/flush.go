@@ -122,6 +122,7 @@ func (s *Store) flushLocked(ctx context.Context) error {
 	if err := s.syncLog(ctx); err != nil {
 		return err
 	}
+	s.writeGuards(true) // before the trailers say that these clumps need no recovery
 	entries := s.index.flushing()
 	index.Sort(entries)
 	var overflow []index.Entry

@@ -42,8 +42,9 @@ var errIndexFull = fmt.Errorf("%w: too many index buckets are full", venti.ErrFu
 // A logArena is an arena of the index, and what this process knows of it.
 type logArena struct {
 	*arena.Arena
-	part  *logPart
-	first uint64 // address of its first byte in the index
+	part   *logPart
+	first  uint64 // address of its first byte in the index
+	number int    // of it in the index
 
 	// written is how far the log has been given to the file. Beyond it, clumps
 	// are in the partition's segments.

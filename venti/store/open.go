@@ -70,6 +70,9 @@ func (cfg *Config) overlay() {
 	if cfg.Bloom != nil {
 		cfg.Bloom = newOverlay(cfg.Bloom)
 	}
+	if cfg.Guards != nil {
+		cfg.Guards = newOverlay(cfg.Guards)
+	}
 }
 
 // newStore returns a store of cfg's options, without its files.
@@ -192,6 +195,11 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 		}
 		s.bloomOut = cfg.Bloom
 	}
+	if cfg.Guards != nil {
+		if err := s.openGuards(cfg.Guards); err != nil {
+			return err
+		}
+	}
 	return s.recover(ctx)
 }
 
@@ -289,6 +297,11 @@ func (s *Store) recoverArena(ctx context.Context, a *logArena) error {
 	if a.mem.Sealed && a.mem == a.disk {
 		return nil
 	}
+	if s.guards != nil {
+		if err := s.guards.Resume(a.number, a.disk.Used); err != nil {
+			s.log.Warn("guards cannot be read", "arena", a.Name, "err", err)
+		}
+	}
 	if a.mem == a.disk {
 		// Do not read a megabyte only to find that there is nothing.
 		var next [arena.FreeSize]byte
@@ -328,6 +341,7 @@ func (s *Store) recoverArena(ctx context.Context, a *logArena) error {
 func (r *recovery) known(c *arena.Clump) error {
 	info := c.Header.ClumpInfo
 	r.add(c.Pos, &info, c.Err)
+	r.addGuard(c.Pos, info.Score, c.Data, c.Err)
 	return nil
 }
 
@@ -345,6 +359,7 @@ func (r *recovery) further(c *arena.Clump) error {
 		}
 	}
 	r.add(c.Pos, &info, c.Err)
+	r.addGuard(c.Pos, info.Score, c.Data, c.Err)
 	return nil
 }
 
@@ -390,13 +405,15 @@ func (r *recovery) readKnown(ctx context.Context) error {
 		if err == nil && h.ClumpInfo != infos[i] {
 			err = fmt.Errorf("it is not what the directory says: %w", venti.ErrCorrupt)
 		}
+		var block []byte
 		if err == nil {
-			_, err = h.Decode(lump, data)
+			block, err = h.Decode(lump, data)
 		}
 		if err != nil && !errors.Is(err, venti.ErrCorrupt) && !errors.Is(err, arena.ErrEncoding) {
 			return err
 		}
 		r.add(at, &infos[i], err)
+		r.addGuard(at, infos[i].Score, block, err)
 	}
 	return nil
 }
@@ -552,7 +569,7 @@ func (s *Store) Close() error {
 	s.workers.Wait()
 	var err error
 	if !s.readOnly {
-		err = s.lastFlush()
+		err = errors.Join(s.lastFlush(), s.closeGuards())
 	}
 	for _, p := range s.parts {
 		p.stop()

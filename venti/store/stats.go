@@ -25,7 +25,10 @@ type Stats struct {
 	ClumpReads      int64 // clumps read from arenas
 	ClumpReadBytes  int64 // of them, with headers
 	CorruptClumps   int64 // that could not be made the lumps they are to be
-	Healed          int64 // corrupt clumps that a write has replaced
+	Healed          int64 // corrupt clumps that a write or a mirror has made good
+	GuardChecks     int64 // duplicate writes that were held against a guard or the block
+	GuardCompares   int64 // of those, the ones for which there was no guard
+	Collisions      int64 // writes refused because another block has their score
 	LogWaits        int64 // writes that waited for the log to be written
 	IndexWaits      int64 // writes that waited for the index to be flushed
 	LogWrites       int64 // pieces of log written
@@ -54,6 +57,7 @@ type counters struct {
 	reads, readErrors, readBytes, lumpHits, writes, writeBytes, newBlocks, newBytes,
 	dupBlocks, dupBytes, storedBytes, probes, syncs,
 	indexHits, bloomMisses, indexReads, indexFalse, indexLearned, clumpReads, clumpReadBytes, corruptClumps, healed,
+	guardChecks, guardCompares, collisions,
 	logWaits, indexWaits, logWrites, logSyncs, checkpoints, flushes, flushedEntries, sums, sumBytes atomic.Int64
 
 	times histograms
@@ -86,6 +90,9 @@ func (s *Store) Stats() Stats {
 		ClumpReadBytes: c.clumpReadBytes.Load(),
 		CorruptClumps:  c.corruptClumps.Load(),
 		Healed:         c.healed.Load(),
+		GuardChecks:    c.guardChecks.Load(),
+		GuardCompares:  c.guardCompares.Load(),
+		Collisions:     c.collisions.Load(),
 		LogWaits:       c.logWaits.Load(),
 		IndexWaits:     c.indexWaits.Load(),
 		LogWrites:      c.logWrites.Load(),

@@ -15,6 +15,7 @@ import (
 	"strata/venti"
 	"strata/venti/internal/arena"
 	"strata/venti/internal/bloom"
+	"strata/venti/internal/guard"
 	"strata/venti/internal/index"
 )
 
@@ -54,6 +55,10 @@ type Config struct {
 	Sections []disk.File
 	Bloom    disk.File
 
+	// Guards is where the SHA-256 of every clump is kept, or nil: see package
+	// guard. A file of zeros, with room for the arenas, becomes one.
+	Guards disk.File
+
 	// Index is the name of the index; empty means whatever the sections say.
 	Index string
 
@@ -91,6 +96,7 @@ type Store struct {
 	bloom    *bloom.Filter // nil if there is none
 	bloomOut disk.File     // where it is
 	sections []disk.File   // of the index
+	guards   *guard.File   // nil if there are none
 	lumps    *lumpCache
 	index    *indexCache
 	maxDirty int64 // entries that the index on disk may lack
@@ -102,6 +108,8 @@ type Store struct {
 	blocks   sync.Pool // *[]byte, of readBuffer bytes
 	bad      badClumps
 	reading  flights
+
+	guardsFailed atomic.Bool // the last write of them
 
 	flushing sync.Mutex // held through a flush and its disk waits; before every other lock
 	retry    bool       // the last flush failed before its end, and is to be done again; guarded by flushing
@@ -465,10 +473,6 @@ func (s *Store) WriteScored(ctx context.Context, score venti.Score, t venti.Type
 	return nil
 }
 
-// errCollision is why a block cannot be written when another with the same
-// score is there.
-var errCollision = errors.New("score collision")
-
 // write stores a block whose key is k.
 func (s *Store) write(ctx context.Context, k *key, data []byte) error {
 	s.stats.writes.Add(1)
@@ -476,7 +480,7 @@ func (s *Store) write(ctx context.Context, k *key, data []byte) error {
 	heal := false
 	for {
 		if same, ok := s.lumps.same(k, data); ok && !same {
-			return fmt.Errorf("%w: another block has score %v", errCollision, venti.Score(k.score))
+			return s.collision(k)
 		} else if ok && !s.bad.any() {
 			s.stats.lumpHits.Add(1)
 			return s.duplicate(data)
@@ -489,7 +493,13 @@ func (s *Store) write(ctx context.Context, k *key, data []byte) error {
 			}
 			s.stats.indexHits.Add(1)
 			if int(e.size) != len(data) {
-				return fmt.Errorf("%w: another block has score %v", errCollision, venti.Score(k.score))
+				return s.collision(k)
+			}
+			if err := s.same(k, &e, data); s.bad.has(e.addr) {
+				heal = true
+				continue
+			} else if err != nil {
+				return err
 			}
 			return s.duplicate(data)
 		}
@@ -512,7 +522,13 @@ func (s *Store) write(ctx context.Context, k *key, data []byte) error {
 		case err != nil:
 			return err
 		case ok && !s.bad.has(e.addr):
-			return s.duplicate(data)
+			if err := s.same(k, &e, data); !s.bad.has(e.addr) {
+				if err != nil {
+					return err
+				}
+				return s.duplicate(data)
+			}
+			heal = true
 		case ok:
 			heal = true
 		}
@@ -548,6 +564,7 @@ func (s *Store) store(ctx context.Context, k *key, data []byte) error {
 	defer s.encoders.Put(c)
 	now := uint32(s.now().Unix())
 	h := arena.ClumpHeader{ClumpInfo: arena.ClumpInfo{Type: venti.DiskType(k.disk), Score: k.score}, Time: now}
+	sum := s.sumOf(data)
 	c.buf = c.enc.Append(c.buf[:0], &h, data, s.encoding)
 	// The filter must know the block before a flush of the index can take it.
 	if s.bloom != nil {
@@ -560,6 +577,7 @@ func (s *Store) store(ctx context.Context, k *key, data []byte) error {
 		err = p.append(ctx, c.buf, h.ClumpInfo, now, func(a *logArena, off int64) {
 			e := entryOf(a, off, &h.ClumpInfo)
 			s.index.putDirty(slotOf(&e))
+			s.addGuard(a, off, k.score, sum)
 		})
 		if err != errPartFull && !disk.NoSpace(err) {
 			break
@@ -574,6 +592,7 @@ func (s *Store) store(ctx context.Context, k *key, data []byte) error {
 	if err != nil {
 		return err
 	}
+	s.writeGuards(false)
 	s.lumps.put(k, data, false)
 	s.stats.newBlocks.Add(1)
 	s.stats.newBytes.Add(int64(len(data)))

@@ -47,6 +47,9 @@ type Config struct {
 	Sections []string // index sections, in the order of the index
 	Bloom    string   // partition of the Bloom filter, or none
 
+	// Guards is "guards", an addition of ours: the file of guards, or none.
+	Guards string
+
 	LumpMem  int64 // "mem": bytes for the lump cache
 	BlockMem int64 // "bcmem": bytes for the disk block cache
 	IndexMem int64 // "icmem": bytes for the index cache
@@ -93,6 +96,7 @@ var settings = map[string]setting{
 	"arenas":      {repeats: true, set: func(c *Config, v string) error { return addPart(&c.Arenas, v) }},
 	"isect":       {repeats: true, set: func(c *Config, v string) error { return addPart(&c.Sections, v) }},
 	"bloom":       {set: func(c *Config, v string) error { c.Bloom = v; return nil }},
+	"guards":      {set: func(c *Config, v string) error { c.Guards = v; return nil }},
 	"mem":         {set: func(c *Config, v string) (err error) { c.LumpMem, err = disk.ParseSize(v); return }},
 	"bcmem":       {set: func(c *Config, v string) (err error) { c.BlockMem, err = disk.ParseSize(v); return }},
 	"icmem":       {set: func(c *Config, v string) (err error) { c.IndexMem, err = disk.ParseSize(v); return }},
