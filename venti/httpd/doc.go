@@ -39,6 +39,9 @@
 //
 // # Samples
 //
-// While Serve runs, a sample of all statistics is taken every second and kept
-// for 25 hours (see history.go). Handler.mu guards the state of that alone.
+// While Serve runs, a sample of all statistics (statistics.go) is taken every
+// second and kept for 25 hours (history.go); /graph and the charts of the status
+// page are drawn from these. The store's own locks are held for as long as it
+// takes to copy some numbers. The one lock here, Handler.mu, is held for less, and
+// never together with one of the store's, but while a setting is changed.
 package httpd

@@ -17,7 +17,7 @@ type statistic struct {
 }
 
 // statistics are all there are: those of Plan 9's server in its order, and
-// after rpcsync those that it does not have. Times are in milliseconds, but
+// from rpcsync on those that it does not have. Times are in milliseconds, but
 // for the quantiles at the end.
 //
 // Sizes of caches are what they may hold: lumps of 8 KiB, and index entries that
