@@ -119,6 +119,9 @@ func makeMetrics() []metric {
 	count("clump_read_bytes", "Bytes of them.", func(s *store.Stats) int64 { return s.ClumpReadBytes })
 	count("corrupt_clumps", "Clumps that are not what they are to be.", func(s *store.Stats) int64 { return s.CorruptClumps })
 	count("healed", "Corrupt clumps that were replaced.", func(s *store.Stats) int64 { return s.Healed })
+	count("collisions", "Writes refused because another block has their score.", func(s *store.Stats) int64 { return s.Collisions })
+	count("guard_checks", "Duplicate writes held against a guard or the block.", func(s *store.Stats) int64 { return s.GuardChecks })
+	count("guard_compares", "Of these, the ones for which there was no guard.", func(s *store.Stats) int64 { return s.GuardCompares })
 	group(prometheus.CounterValue, "waits_total", "Writes that waited, by what for: the log to be written, the index to be flushed.", "for", values{
 		"log": func(s *store.Stats) int64 { return s.LogWaits }, "index": func(s *store.Stats) int64 { return s.IndexWaits }})
 	count("log_writes", "Pieces of log written.", func(s *store.Stats) int64 { return s.LogWrites })

@@ -104,6 +104,7 @@ var statistics = [...]statistic{
 	{"stuck", func(s *snapshot) int64 { return s.store.StuckEntries }},
 	{"corrupt", func(s *snapshot) int64 { return s.store.CorruptClumps }},
 	{"healed", func(s *snapshot) int64 { return s.store.Healed }},
+	{"collisions", func(s *snapshot) int64 { return s.store.Collisions }},
 	{"conns", func(s *snapshot) int64 { return int64(s.server.Conns) }},
 	{"connsrefused", func(s *snapshot) int64 { return s.server.Refused }},
 

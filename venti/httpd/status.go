@@ -95,6 +95,7 @@ type damageStatus struct {
 	Corrupt int64 `json:"corrupt"` // clumps that were found corrupt when they were read
 	Healed  int64 `json:"healed"`  // of them, those that were replaced
 	Unread  int64 `json:"unread"`  // blocks asked for in vain, absent or corrupt
+	Forged  int64 `json:"forged"`  // blocks refused because another has their score
 }
 
 type arenaStatus struct {
@@ -202,7 +203,7 @@ func (h *Handler) status(now time.Time, span int64) *status {
 			Dirty:    stats.DirtyEntries, Bound: stats.DirtyBound, Stuck: stats.StuckEntries, Flushes: stats.Flushes,
 		},
 		Cache:  cacheStatus{stats.CachedLumps, stats.CachedBytes, stats.CacheSize},
-		Damage: damageStatus{stats.CorruptClumps, stats.Healed, stats.ReadErrors},
+		Damage: damageStatus{stats.CorruptClumps, stats.Healed, stats.ReadErrors, stats.Collisions},
 		Span:   span,
 	}
 	if err := h.store.Health(); err != nil {

@@ -160,7 +160,7 @@ function draw() {
 		tile('Blocks', whole(s.clumps), bytes(s.data) + ' of data'),
 		tile('Stored as', s.stored ? (s.data / s.stored).toFixed(2) + ' : 1' : '–', bytes(s.stored)),
 		tile('Lump cache', bytes(data.cache.bytes), `of ${bytes(data.cache.size)}, ${whole(data.cache.lumps)} blocks`),
-		tile('Corrupt clumps', whole(data.damage.corrupt), `${whole(data.damage.healed)} healed`, undefined, data.damage.corrupt > 0),
+		tile('Corrupt clumps', whole(data.damage.corrupt), `${whole(data.damage.healed)} healed, ${whole(data.damage.forged)} forged`, undefined, data.damage.corrupt + data.damage.forged > 0),
 		...(f ? [tile('Bloom filter', percent(f.fill), `${bytes(f.bytes)}, ${f.false < 1e-3 ? '< 0.1 %' : percent(f.false)} wrong`, f.fill)] : []),
 		...(u ? [tile('Clients', whole(u.now), `of ${u.max}, ${whole(u.accepted)} so far`)] : []));
 	charts.forEach(drawChart);
