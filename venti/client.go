@@ -166,6 +166,10 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// Done returns a channel that is closed when the connection is lost or closed:
+// from then on every call fails.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
 // fail breaks the client with the first error it is given.
 func (c *Client) fail(err error) {
 	c.mu.Lock()

@@ -359,12 +359,12 @@ func errorOfText(text []byte) error {
 // appendNotFound and appendTooLong.
 func textOfError(err error) string {
 	text := err.Error()
-	if errors.Is(err, ErrCorrupt) {
-		// The store's own words, as in C, so long as a client knows them.
-		if errorOfText([]byte(text)) != ErrCorrupt {
-			text = ErrCorrupt.Error() + ": " + text
-		}
-	} else {
+	switch known := errorOfText([]byte(text)); {
+	case known != nil && errors.Is(err, known):
+		// The store's own words, as in C or from another server: a client knows them.
+	case errors.Is(err, ErrCorrupt):
+		text = ErrCorrupt.Error() + ": " + text
+	default:
 		for _, w := range wireErrors {
 			if errors.Is(err, w.err) {
 				return w.prefix

@@ -228,6 +228,10 @@ func TestErrorTexts(t *testing.T) {
 	if text := textOfError(damaged); errorOfText([]byte(text)) != ErrCorrupt || !strings.Contains(text, "loading clump") {
 		t.Errorf("a corrupt block is told as %q", text)
 	}
+	const refusal = "read-only server"
+	if text := textOfError(&remoteError{refusal, ErrReadOnly}); text != refusal {
+		t.Errorf("another server's words are told as %q", text)
+	}
 	if text := textOfError(context.Canceled); text != "context canceled" {
 		t.Errorf("an unknown error is told as %q", text)
 	}
