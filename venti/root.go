@@ -9,10 +9,13 @@ import (
 // RootSize is the length of a packed Root in bytes.
 const RootSize = 300
 
+// MaxRootString is how many bytes the name and the type of a Root can have.
+const MaxRootString = 127
+
 const (
 	rootVersion    = 2
 	rootVersionBig = 1 << 15
-	rootString     = 128
+	rootString     = MaxRootString + 1
 )
 
 // A Root is the block at the top of an archive, stored under RootType.
@@ -24,8 +27,8 @@ const (
 // Integers are big-endian and strings are padded with NUL. version is 2; its
 // top bit is set when blocksize is in the big encoding of Entry.
 type Root struct {
-	Name      string // at most 127 bytes
-	Type      string // what the tree is: vac, file, ext2, vdisk...; at most 127 bytes
+	Name      string // at most MaxRootString bytes
+	Type      string // what the tree is: vac, file, ext2, vdisk...; at most MaxRootString bytes
 	Score     Score  // of a DirType block
 	BlockSize int    // bytes in the largest block of the tree
 	Prev      Score  // the root before this one, or Score{}
