@@ -95,6 +95,7 @@ type importer struct {
 	opt ImportOptions
 
 	base    *Image // nil without one
+	flags   uint8  // of entries, besides hashtree's
 	entries []venti.Entry
 	largest int // bytes of the largest block
 	blocks  int64
@@ -119,6 +120,11 @@ func (im *importer) run(ctx context.Context) (*Result, error) {
 	if err := im.store(ctx, bytes.NewReader(layout), int64(len(layout)), hashtree.Config{DSize: maxDSize, PSize: psize}, nil); err != nil {
 		return nil, err
 	}
+	return im.finish(ctx, root, l, parts)
+}
+
+// finish stores the parts, and what names them.
+func (im *importer) finish(ctx context.Context, root venti.Root, l *Layout, parts []*part) (*Result, error) {
 	res := &Result{Layout: l}
 	for _, p := range parts {
 		c, err := im.region(ctx, p)
@@ -133,8 +139,8 @@ func (im *importer) run(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	res.Score, err = im.writeRoot(ctx, root)
-	if err != nil {
+	var err error
+	if res.Score, err = im.writeRoot(ctx, root); err != nil {
 		return nil, err
 	}
 	// The commit point: a score is worth something only when all below it
@@ -202,6 +208,7 @@ func (im *importer) store(ctx context.Context, src io.ReaderAt, size int64, cfg 
 	if err != nil {
 		return err
 	}
+	e.Flags |= im.flags
 	im.entries = append(im.entries, e)
 	im.largest = max(im.largest, e.DSize, e.PSize)
 	im.blocks += stats.Leaves.Sent.Blocks + stats.Pointers.Sent.Blocks
