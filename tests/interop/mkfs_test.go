@@ -7,9 +7,15 @@ import (
 	"testing"
 )
 
-// mkext2 makes an ext2 image of 16 MiB with 4 KiB blocks, the one kind that
+// mkext2 makes an ext2 image of 20 MiB with 4 KiB blocks, the one kind that
 // plan9port's vbackup reads without loss.
 func mkext2(t *testing.T, image string) {
+	t.Helper()
+	mkext(t, image, "-t", "ext2", "-b", "4096", "-O", "^64bit,^metadata_csum,^resize_inode")
+}
+
+// mkext makes an image of 20 MiB as mke2fs does with args, filled by makeTree.
+func mkext(t *testing.T, image string, args ...string) {
 	t.Helper()
 	mke2fs, err := exec.LookPath("mke2fs")
 	if err != nil {
@@ -20,7 +26,8 @@ func mkext2(t *testing.T, image string) {
 	if err := os.WriteFile(image, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(mke2fs, "-q", "-t", "ext2", "-b", "4096", "-O", "^64bit,^metadata_csum,^resize_inode", "-d", dir, image, "16M").CombinedOutput()
+	args = append(append([]string{"-q", "-d", dir}, args...), image, "20M")
+	out, err := exec.Command(mke2fs, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("mke2fs: %v\n%s", err, out)
 	}
