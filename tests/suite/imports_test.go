@@ -73,6 +73,7 @@ func TestFormatsDoNotKnowTheEngine(t *testing.T) {
 		"strata/venti/hashtree":       {"strata/venti/store", "strata/venti/internal"},
 		"strata/venti/internal/arena": {"strata/venti/store"},
 		"strata/venti/internal/index": {"strata/venti/store"},
+		"strata/vac":                  {"strata/venti/store", "strata/venti/internal", "strata/fossil", "strata/vdisk"},
 		"strata/vdisk":                {"strata/venti/store", "strata/venti/internal", "strata/fossil"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()
