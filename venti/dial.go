@@ -2,6 +2,7 @@ package venti
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"os"
 
@@ -15,8 +16,9 @@ const DefaultAddr = "tcp!127.0.0.1!17034"
 const service = "venti"
 
 // Dial connects to the server at addr, which is written as package netaddr
-// says: tcp!host!port, host:port, unix!/path or /path. An empty addr is $venti
-// or, where that is not set, DefaultAddr. ctx bounds the connecting only.
+// says: tcp!host!port, host:port, unix!/path, /path or, with the files of
+// certificates, tls!host!port!ca=FILE!cert=FILE. An empty addr is $venti or,
+// where that is not set, DefaultAddr. ctx bounds the connecting only.
 func Dial(ctx context.Context, addr string) (*Client, error) {
 	if addr == "" {
 		addr = os.Getenv("venti")
@@ -33,9 +35,11 @@ func Dial(ctx context.Context, addr string) (*Client, error) {
 
 // A ListenConfig says how to announce an address.
 type ListenConfig struct {
-	// Open allows an address off loopback. There is no authentication: whoever
-	// can connect can read and, unless the server is read only, write.
+	// Open allows an address off loopback that does not ask for certificates:
+	// whoever can connect can read and, unless the server says otherwise, write.
 	Open bool
+	// Logger is told of clients without the right certificate. Nil means quiet.
+	Logger *slog.Logger
 }
 
 // Listen announces addr for Server.Serve; an empty addr is DefaultAddr.
@@ -43,5 +47,5 @@ func (lc ListenConfig) Listen(ctx context.Context, addr string) (net.Listener, e
 	if addr == "" {
 		addr = DefaultAddr
 	}
-	return netaddr.Config{Open: lc.Open}.Listen(ctx, addr, service)
+	return netaddr.Config{Open: lc.Open, Logger: lc.Logger}.Listen(ctx, addr, service)
 }

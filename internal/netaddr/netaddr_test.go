@@ -38,6 +38,14 @@ func TestParse(t *testing.T) {
 		{"/run/venti.sock", "unix", "/run/venti.sock", ""},
 		{"sock", "unix", "sock", ""},
 		{"./sock", "unix", "./sock", ""},
+		{"unix!/run/venti.sock!mode=0660!group=disk", "unix", "/run/venti.sock", ""},
+		{"unix!/run/a!b", "unix", "/run/a!b", ""},
+		{"unix!/run/a!b/c=d", "unix", "/run/a!b/c=d", ""},
+		{"tls!example.com", "tls", "example.com:17034", ""},
+		{"tls!example.com!7", "tls", "example.com:7", ""},
+		{"tls!example.com!ca=/a b", "tls", "example.com:17034", ""},
+		{"tls!::1!7!ca=a!cert=b!key=c!name=d", "tls", "[::1]:7", ""},
+		{"tls!*!cert=b", "tls", ":17034", ""},
 
 		{"", "", "", `address "": no host`},
 		{"host!7", "", "", `unknown network "host"`},
@@ -53,11 +61,19 @@ func TestParse(t *testing.T) {
 		{"host:", "", "", `unknown service ""`},
 		{"nodir/sock", "", "", "bad host"},
 		{"unix!", "", "", "bad socket name"},
+		{"unix!!mode=0600", "", "", "bad socket name"},
+		{"unix!/x!mood=0600", "", "", `unknown attribute "mood": there are mode, group`},
+		{"unix!/x!mode=", "", "", "attribute mode has no value"},
+		{"tls!h!ca=a!ca=b", "", "", "attribute ca is there twice"},
+		{"tls!h!7!mode=0600", "", "", `unknown attribute "mode": there are ca, cert, key, name`},
+		{"tls!ca=a", "", "", "bad host"},
+		{"tls!!ca=a", "", "", "no host"},
+		{"tcp!h!7!ca=a", "", "", `unknown service "7!ca=a"`},
 		{"/" + strings.Repeat("x", 108), "", "", "at most 107 fit"},
 	} {
-		network, address, err := netaddr.Parse(tc.addr, "venti")
-		if network != tc.network || address != tc.address {
-			t.Errorf("%q: %q %q, want %q %q", tc.addr, network, address, tc.network, tc.address)
+		a, err := netaddr.Parse(tc.addr, "venti")
+		if a.Network != tc.network || a.Address != tc.address {
+			t.Errorf("%q: %q %q, want %q %q", tc.addr, a.Network, a.Address, tc.network, tc.address)
 		}
 		if (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
 			t.Errorf("%q: error %v, want %q", tc.addr, err, tc.err)
@@ -136,20 +152,20 @@ func TestStaleSocket(t *testing.T) {
 // FuzzParse reads any text. What is taken has a network and an address that
 // package net can split.
 func FuzzParse(f *testing.F) {
-	for _, addr := range []string{"tcp!h!1", "tcp!*", "h:1", "[::1]:9fs", "unix!/x", "/x", "a!b!c!d", "0x10", "::"} {
+	for _, addr := range []string{"tcp!h!1", "tcp!*", "h:1", "[::1]:9fs", "unix!/x", "/x", "a!b!c!d", "0x10", "::", "tls!h!1!ca=x!key=y", "unix!/x!mode=0660"} {
 		f.Add(addr)
 	}
 	f.Fuzz(func(t *testing.T, addr string) {
-		network, address, err := netaddr.Parse(addr, "venti")
+		a, err := netaddr.Parse(addr, "venti")
 		switch {
 		case err != nil:
-		case network == "unix" && address != "":
-		case network == "tcp":
-			if _, _, err := net.SplitHostPort(address); err != nil {
+		case a.Network == "unix" && a.Address != "":
+		case a.Network == "tcp", a.Network == "tls":
+			if _, _, err := net.SplitHostPort(a.Address); err != nil {
 				t.Errorf("%q: %v", addr, err)
 			}
 		default:
-			t.Errorf("%q: %q %q", addr, network, address)
+			t.Errorf("%q: %+v", addr, a)
 		}
 	})
 }
