@@ -110,8 +110,15 @@ func readBack(t *testing.T, c *venti.Client, data []byte) error {
 	return err
 }
 
-// traced starts a server under strace, with the given flags for it.
+// traced starts a server under strace, with the given flags for it, which
+// are about syncs.
 func traced(t *testing.T, s harness.Suite, st *harness.Store, flags ...string) *harness.Server {
+	t.Helper()
+	return tracedCalls(t, s, st, "fsync,fdatasync", flags...)
+}
+
+// tracedCalls is traced for other system calls.
+func tracedCalls(t *testing.T, s harness.Suite, st *harness.Store, calls string, flags ...string) *harness.Server {
 	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -120,7 +127,7 @@ func traced(t *testing.T, s harness.Suite, st *harness.Store, flags ...string) *
 	if err := exec.Command(strace, "-o", os.DevNull, "true").Run(); err != nil {
 		t.Skipf("strace may not trace here: %v", err)
 	}
-	return s.ServeUnder(t, st, append([]string{strace, "-f", "--seccomp-bpf", "-e", "trace=fsync,fdatasync"}, flags...)...)
+	return s.ServeUnder(t, st, append([]string{strace, "-f", "--seccomp-bpf", "-e", "trace=" + calls}, flags...)...)
 }
 
 func readsWaitForSyncs(t *testing.T, s harness.Suite) error {
@@ -582,7 +589,12 @@ func oneDisk(t *testing.T, s harness.Suite) error {
 	edit(t, st, "index main\n", "index main\narenas "+second+"\n")
 	s.Run(t, nil, "venti/fmtisect", "isect", filepath.Join(st.Dir, "isect"))
 	s.Run(t, nil, "venti/fmtindex", st.Conf())
-	srv := s.Serve(t, st)
+	// The disks are slow. Ours writes large pieces, theirs a block at a time.
+	delay := "20000"
+	if s.Name == "plan9port" {
+		delay = "500"
+	}
+	srv := tracedCalls(t, s, st, "pwrite64", "-o", os.DevNull, "-e", "inject=pwrite64:delay_enter="+delay)
 	c := dial(t, srv)
 	for i := range 250 { // 14 MiB: less than an arena
 		mustWrite(t, c, random(uint64(i), 57_000))
