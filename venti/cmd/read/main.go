@@ -67,7 +67,7 @@ func run(ctx context.Context, io command.IO, host, typ string) error {
 		}
 		if typ == "" {
 			if host != "" {
-				host = " -h " + host
+				host = " -h" + host
 			}
 			fmt.Fprintf(io.Stderr, "venti/read%s %v %d\n", host, score, t)
 		}

@@ -35,7 +35,7 @@ func TestRead(t *testing.T) {
 		{"guess data", []string{scores["data"]}, 0, "data block\n", "venti/read " + scores["data"] + " 0\n"},
 		{"guess pointer", []string{scores["pointer"]}, 0, "pointer block\n", "venti/read " + scores["pointer"] + " 1\n"},
 		{"guess dir", []string{scores["dir"]}, 0, "dir block\n", "venti/read " + scores["dir"] + " 8\n"},
-		{"guess root", []string{"-h", addr, scores["root"]}, 0, "root block\n", "venti/read -h " + addr + " " + scores["root"] + " 16\n"},
+		{"guess root", []string{"-h", addr, scores["root"]}, 0, "root block\n", "venti/read -h" + addr + " " + scores["root"] + " 16\n"},
 		{"empty", []string{"-t", "0", venti.EmptyScore.String()}, 0, "", ""},
 		{"wrong type", []string{"-t", "8", scores["data"]}, 1, "", "venti/read: no block with score " + scores["data"] + "/8 exists\n"},
 		{"absent", []string{absent}, 1, "", "venti/read: no block with score " + absent + " of any type exists\n"},
