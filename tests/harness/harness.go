@@ -171,16 +171,23 @@ type Server struct {
 // waits until it answers. The server is killed when the test ends, if it still runs.
 func (s Suite) Serve(t testing.TB, st *Store, flags ...string) *Server {
 	t.Helper()
-	return s.start(t, st, append([]string{filepath.Join(s.Bin, "venti/venti")}, st.flags(flags...)...))
+	return s.start(t, st.addr(), append([]string{filepath.Join(s.Bin, "venti/venti")}, st.flags(flags...)...))
 }
 
 // ServeUnder is Serve for a server that is run by another program, such as
 // strace, whose command line comes in front of the server's.
 func (s Suite) ServeUnder(t testing.TB, st *Store, under ...string) *Server {
 	t.Helper()
-	srv := s.start(t, st, append(append(under, filepath.Join(s.Bin, "venti/venti")), st.flags()...))
+	srv := s.start(t, st.addr(), append(append(under, filepath.Join(s.Bin, "venti/venti")), st.flags()...))
 	srv.under = true
 	return srv
+}
+
+// ServeReadOnly starts the suite's venti/ro in front of a server.
+func (s Suite) ServeReadOnly(t testing.TB, of *Server) *Server {
+	t.Helper()
+	addr := "unix!" + filepath.Join(t.TempDir(), "ro.sock")
+	return s.start(t, addr, []string{filepath.Join(s.Bin, "venti/ro"), "-a", addr, "-h", of.Addr})
 }
 
 func (st *Store) addr() string { return "unix!" + filepath.Join(st.Dir, "venti.sock") }
@@ -189,11 +196,12 @@ func (st *Store) flags(more ...string) []string {
 	return append([]string{"-s", "-c", st.Conf(), "-a", st.addr()}, more...)
 }
 
-func (s Suite) start(t testing.TB, st *Store, args []string) *Server {
+// start starts a server, and waits until it answers at addr, a socket.
+func (s Suite) start(t testing.TB, addr string, args []string) *Server {
 	t.Helper()
-	sock := strings.TrimPrefix(st.addr(), "unix!")
+	sock := strings.TrimPrefix(addr, "unix!")
 	os.Remove(sock)
-	srv := &Server{Addr: st.addr(), log: new(lockedBuffer), done: make(chan struct{})}
+	srv := &Server{Addr: addr, log: new(lockedBuffer), done: make(chan struct{})}
 	srv.cmd = exec.Command(args[0], args[1:]...)
 	srv.cmd.Env = append(os.Environ(), s.Env...)
 	srv.cmd.Stdout, srv.cmd.Stderr = srv.log, srv.log
@@ -214,11 +222,11 @@ func (s Suite) start(t testing.TB, st *Store, args []string) *Server {
 		}
 		select {
 		case <-srv.done:
-			t.Fatalf("%s venti ended: %v\n%s", s.Name, srv.err, srv.log)
+			t.Fatalf("%s %s ended: %v\n%s", s.Name, filepath.Base(args[0]), srv.err, srv.log)
 		case <-time.After(5 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s venti does not answer\n%s", s.Name, srv.log)
+			t.Fatalf("%s %s does not answer\n%s", s.Name, filepath.Base(args[0]), srv.log)
 		}
 	}
 }
