@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// chunkBytes is how much of a metadata stream is read at once.
+	// chunkBytes is how much of a metadata stream is read at once, when it is
+	// read on and on: it begins with a block.
 	chunkBytes = 512 << 10
 
 	// inFlight is how many blocks of an entry stream are read at once.
@@ -32,15 +33,23 @@ const (
 // ReadDir yields the files of a directory: block by block, in a block by
 // name. For what cannot be read it yields an error, which says where, and goes
 // on behind it; only an error of ctx ends it.
-func (f *File) ReadDir(ctx context.Context) iter.Seq2[*File, error] {
+func (f *File) ReadDir(ctx context.Context) iter.Seq2[*File, error] { return f.ReadDirFrom(ctx, 0) }
+
+// ReadDirFrom is ReadDir for what is behind the file with that Cookie; behind 0
+// is all of the directory.
+func (f *File) ReadDirFrom(ctx context.Context, cookie uint64) iter.Seq2[*File, error] {
 	return func(yield func(*File, error) bool) {
 		d, err := f.openDir()
 		if err != nil {
 			yield(nil, err)
 			return
 		}
+		block, size := int64(d.block), d.meta.Size()
+		if cookie>>cookieShift >= uint64((size+block-1)/block) {
+			return
+		}
 		bad := 0
-		for off, size := int64(0), d.meta.Size(); off < size; {
+		for off := int64(cookie>>cookieShift) * block; off < size; {
 			var blocks []metaBlock
 			blocks, off, err = d.next(ctx, off)
 			if ctx.Err() != nil {
@@ -61,9 +70,16 @@ func (f *File) ReadDir(ctx context.Context) iter.Seq2[*File, error] {
 						return
 					}
 				}
-				for _, e := range b.entries {
+				for i, e := range b.entries {
+					at := uint64(b.number)<<cookieShift | uint64(i+1)
+					if at <= cookie {
+						continue
+					}
 					if e.err == nil {
 						e.file, e.err = d.file(e.dir)
+					}
+					if e.err == nil {
+						e.file.cookie = at
 					}
 					if ctx.Err() != nil {
 						e.err = f.wrap(ctx.Err())
@@ -77,6 +93,10 @@ func (f *File) ReadDir(ctx context.Context) iter.Seq2[*File, error] {
 	}
 }
 
+// cookieShift is how far up in a cookie the number of the metadata block is;
+// below it is the entry's in the block, from 1.
+const cookieShift = 16
+
 // Walk returns the file of a directory that has the name. ErrNotExist of
 // package fs says that there is none. Where metadata cannot be read, the name
 // might be there: that is another error.
@@ -86,43 +106,24 @@ func (f *File) Walk(ctx context.Context, name string) (*File, error) {
 		return nil, err
 	}
 	if !ValidName(name) {
-		return nil, fmt.Errorf("%s: %w: %q", f.Path(), fs.ErrNotExist, name)
+		return nil, f.notThere(name)
 	}
-	var unread error
-	for off, size := int64(0), d.meta.Size(); off < size; {
-		var data []byte
-		var start int64
-		data, start, off, err = d.read(ctx, off)
-		if ctx.Err() != nil {
-			return nil, f.wrap(ctx.Err())
-		}
-		if err != nil && unread == nil {
-			unread = f.wrap(err)
-		}
-		for i := 0; i < len(data); i += d.block {
-			b, err := meta.Open(data[i:min(i+d.block, len(data))])
-			if err != nil {
-				if unread == nil {
-					unread = fmt.Errorf("%s: metadata block %d: %w", f.Path(), (start+int64(i))/int64(d.block), err)
-				}
-				continue
-			}
-			k, found := b.Search(name)
-			if !found {
-				continue
-			}
-			e, err := b.Entry(k)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %q: %w", f.Path(), name, err)
-			}
-			d.fetch(ctx, slots(nil, &e))
-			return d.file(e)
-		}
-	}
-	if unread != nil {
+	var file *File
+	unread, err := d.eachBlock(ctx, func(_ int64, b *meta.Block) bool {
+		file, err = d.find(ctx, b, name)
+		return file == nil && err == nil
+	})
+	switch {
+	case file != nil || err != nil:
+		return file, err
+	case unread != nil:
 		return nil, unread
 	}
-	return nil, fmt.Errorf("%s: %w: %q", f.Path(), fs.ErrNotExist, name)
+	return nil, f.notThere(name)
+}
+
+func (f *File) notThere(name string) error {
+	return fmt.Errorf("%s: %w: %q", f.Path(), fs.ErrNotExist, name)
 }
 
 // A dirReader reads the two streams of a directory.
@@ -130,8 +131,9 @@ type dirReader struct {
 	f       *File
 	entries *hashtree.Reader
 	meta    *hashtree.Reader
-	block   int // bytes in a metadata block
-	perLeaf int // entries in a leaf of the entry stream
+	block   int   // bytes in a metadata block
+	perLeaf int   // entries in a leaf of the entry stream
+	chunk   int64 // bytes of metadata to read next
 
 	leaves map[int64]leaf // of the entry stream: those that the chunk at hand needs
 }
@@ -148,7 +150,7 @@ func (f *File) openDir() (*dirReader, error) {
 	if f.meta.Size > maxMetaBytes {
 		return nil, f.wrap(fmt.Errorf("%w: %d bytes of metadata", meta.ErrCorrupt, f.meta.Size))
 	}
-	d := &dirReader{f: f, block: f.meta.DSize}
+	d := &dirReader{f: f, block: f.meta.DSize, chunk: int64(f.meta.DSize)}
 	var err error
 	if d.meta, err = hashtree.NewReader(f.archive.br, f.meta, hashtree.ReaderConfig{}); err != nil {
 		return nil, f.wrap(fmt.Errorf("metadata: %w", err))
@@ -177,7 +179,8 @@ func (d *dirReader) read(ctx context.Context, off int64) (data []byte, start, ne
 	if start > off {
 		err = fmt.Errorf("%w: %d metadata blocks are holes", meta.ErrCorrupt, (start-off)/block)
 	}
-	end = min(end, start+max(chunkBytes/block, 1)*block)
+	end = min(end, start+d.chunk)
+	d.chunk = max(min(2*d.chunk, chunkBytes/block*block), block)
 	data = make([]byte, end-start)
 	if _, e := d.meta.ReadAtContext(ctx, data, start); e == nil || e == io.EOF {
 		return data, start, end, err
@@ -191,8 +194,63 @@ func (d *dirReader) read(ctx context.Context, off int64) (data []byte, start, ne
 	return data, start, end, err
 }
 
+// eachBlock calls visit with each metadata block and its number, until it
+// returns false. unread is the first error of what could not be read, err that
+// of ctx.
+func (d *dirReader) eachBlock(ctx context.Context, visit func(number int64, b *meta.Block) bool) (unread, err error) {
+	for off, size := int64(0), d.meta.Size(); off < size; {
+		var data []byte
+		var start int64
+		data, start, off, err = d.read(ctx, off)
+		if ctx.Err() != nil {
+			return unread, d.f.wrap(ctx.Err())
+		}
+		if err != nil && unread == nil {
+			unread = d.f.wrap(err)
+		}
+		for i := 0; i < len(data); i += d.block {
+			number := (start + int64(i)) / int64(d.block)
+			b, err := d.open(data[i:], number)
+			if err != nil {
+				if unread == nil {
+					unread = err
+				}
+				continue
+			}
+			if !visit(number, b) {
+				return unread, nil
+			}
+		}
+	}
+	return unread, nil
+}
+
+// open returns the metadata block with this number, which data begins with.
+func (d *dirReader) open(data []byte, number int64) (*meta.Block, error) {
+	b, err := meta.Open(data[:min(d.block, len(data))])
+	if err != nil {
+		return nil, fmt.Errorf("%s: metadata block %d: %w", d.f.Path(), number, err)
+	}
+	return b, nil
+}
+
+// find returns the file that a metadata block has under a name, or nil.
+func (d *dirReader) find(ctx context.Context, b *meta.Block, name string) (*File, error) {
+	i, found := b.Search(name)
+	if !found {
+		return nil, nil
+	}
+	e, err := b.Entry(i)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %q: %w", d.f.Path(), name, err)
+	}
+	d.fetch(ctx, slots(nil, &e))
+	return d.file(e)
+}
+
 // A metaBlock is what a metadata block holds, or err.
 type metaBlock struct {
+	number  int64
 	entries []dirItem
 	err     error
 }
@@ -207,10 +265,10 @@ type dirItem struct {
 func (d *dirReader) next(ctx context.Context, off int64) (blocks []metaBlock, next int64, err error) {
 	data, start, next, err := d.read(ctx, off)
 	for i := 0; i < len(data); i += d.block {
-		var mb metaBlock
-		b, err := meta.Open(data[i:min(i+d.block, len(data))])
+		mb := metaBlock{number: (start + int64(i)) / int64(d.block)}
+		b, err := d.open(data[i:], mb.number)
 		if err != nil {
-			mb.err = fmt.Errorf("%s: metadata block %d: %w", d.f.Path(), (start+int64(i))/int64(d.block), err)
+			mb.err = err
 			blocks = append(blocks, mb)
 			continue
 		}

@@ -27,6 +27,7 @@ type File struct {
 	data      venti.Entry
 	meta      venti.Entry // of directories
 	qidOffset uint64      // of the directories above and, with a QidSpace, its own
+	cookie    uint64      // of a file that ReadDir yielded
 }
 
 // Archive returns the archive that the file is in.
@@ -34,6 +35,10 @@ func (f *File) Archive() *Archive { return f.archive }
 
 // Parent returns the directory that the file is in, or nil at the top.
 func (f *File) Parent() *File { return f.parent }
+
+// Cookie returns where in its directory a file is that ReadDir yielded: a
+// number from 1 that rises from file to file.
+func (f *File) Cookie() uint64 { return f.cookie }
 
 // Path returns the names from the top, with slashes between; of the top
 // directory it is ".".
