@@ -134,6 +134,8 @@ func makeMetrics() []metric {
 	count("sum_bytes", "Bytes of them.", func(s *store.Stats) int64 { return s.SumBytes })
 	count("flushed_entries", "Entries written to the index.", func(s *store.Stats) int64 { return s.FlushedEntries })
 
+	count("spilt_entries", "Of these, the ones that went to the overflow of the index.", func(s *store.Stats) int64 { return s.SpiltEntries })
+
 	group(prometheus.GaugeValue, "arenas", "Arenas, full ones and others.", "state", values{
 		"sealed": func(s *store.Stats) int64 { return int64(s.SealedArenas) }, "open": func(s *store.Stats) int64 { return int64(s.Arenas - s.SealedArenas) }})
 	gauge("clumps", "Clumps in all arenas.", func(s *store.Stats) int64 { return s.Clumps })

@@ -48,10 +48,11 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 	}
 	open := func(name string) (disk.File, error) {
 		p, err := disk.Open(name, disk.Options{ReadOnly: cfg.ReadOnly})
-		if err == nil {
-			owned = append(owned, p)
+		if err != nil {
+			return nil, err
 		}
-		return p, err
+		owned = append(owned, p)
+		return p, nil
 	}
 	for _, n := range conf.Arenas {
 		f, err := open(n)
@@ -75,6 +76,12 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 			return nil, err
 		}
 	}
+	if conf.Overflow != "" {
+		if cfg.Overflow, err = openOverflow(conf.Overflow, cfg, open); err != nil {
+			closeAll()
+			return nil, err
+		}
+	}
 	if conf.Guards != "" {
 		if !cfg.ReadOnly {
 			err = makeGuards(conf.Guards, cfg.Arenas)
@@ -94,6 +101,31 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 	}
 	s.owned = owned
 	return s, nil
+}
+
+// openOverflow opens the overflow of an index, which it makes if there is none.
+func openOverflow(name string, cfg Config, open func(string) (disk.File, error)) (disk.File, error) {
+	if cfg.ReadOnly {
+		f, err := open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil // it has no entries
+		}
+		return f, err
+	}
+	var sections []*index.Section
+	for _, f := range cfg.Sections {
+		s, err := index.OpenSection(f)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", fileName(f), err)
+		}
+		sections = append(sections, s)
+	}
+	if len(sections) > 0 {
+		if err := index.CreateOverflow(name, sections); err != nil {
+			return nil, err
+		}
+	}
+	return open(name)
 }
 
 // A FormatConfig says what Format makes. Its zero value is a small store.
@@ -124,6 +156,8 @@ const (
 	IndexFile  = "isect"
 	BloomFile  = "bloom"
 	ConfFile   = "venti.conf"
+
+	OverflowFile = "overflow" // made when the store is first opened
 )
 
 // Format makes an empty store of three files, and the configuration that
@@ -256,7 +290,9 @@ func (cfg *FormatConfig) text(dir string) []byte {
 		fmt.Fprintf(&b, "\n# Plan 9's programs read what this makes, but not this line.\ncompression %s\n", cfg.Compression)
 	case CompressZstd:
 		fmt.Fprintf(&b, "\n# New blocks are compressed in a way that Plan 9's programs do not read. Without\n"+
-			"# this line new ones are as they like them; a copy made over the network is, too.\ncompression %s\n", cfg.Compression)
+			"# this line new ones are as they like them; a copy made over the network is, too.\ncompression %s\n"+
+			"# What the index has no room for, which they do not read either. Empty, it may go.\noverflow %s\n",
+			cfg.Compression, filepath.Join(dir, OverflowFile))
 	}
 	fmt.Fprintf(&b, "\naddr %s\n", cfg.Addr)
 	return []byte(b.String())

@@ -35,7 +35,8 @@ var crashShapes = []struct {
 }{
 	{"one partition", shape{parts: 1, partSize: 3 << 20, arenaSize: 160 << 10, sections: 2, secSize: 64 << 10, further: true}},
 	{"two partitions, no filter", shape{parts: 2, partSize: 3 << 20 / 2, arenaSize: 160 << 10, sections: 1, secSize: 128 << 10, noBloom: true}},
-	{"full buckets", shape{parts: 1, partSize: 3 << 20, arenaSize: 160 << 10, sections: 2, secSize: 16 << 10, further: true}},
+	{"full buckets", shape{parts: 1, partSize: 3 << 20, arenaSize: 160 << 10, sections: 2, secSize: 16 << 10}},
+	{"overflow", shape{parts: 1, partSize: 3 << 20, arenaSize: 160 << 10, sections: 2, secSize: 8 << 10, bucket: 4 << 10, further: true, crowded: true}},
 }
 
 const (
@@ -282,6 +283,7 @@ type life struct {
 func live(t *testing.T, sh shape) (lives []life, points []point) {
 	w := newWorkload()
 	m := sh.format(t)
+	spilt := int64(0)
 	for i := range workLives {
 		l := life{w.point(m), i * workSteps / workLives, (i + 1) * workSteps / workLives}
 		lives = append(lives, l)
@@ -290,6 +292,7 @@ func live(t *testing.T, sh shape) (lives []life, points []point) {
 		if err := w.run(t.Context(), t, s, l.first, l.last, nil, untilError); err != nil {
 			t.Fatal(err)
 		}
+		spilt += s.Stats().SpiltEntries
 		if i%2 == 1 {
 			mustClose(t, s)
 			w.ack()
@@ -301,6 +304,9 @@ func live(t *testing.T, sh shape) (lives []life, points []point) {
 	}
 	if st := m.Count(disk.OpSync); st == 0 {
 		t.Error("nothing was ever synced")
+	}
+	if (spilt > 0) != sh.crowded {
+		t.Errorf("%d entries went to the overflow, crowded: %v", spilt, sh.crowded)
 	}
 	checkStore(t, m)
 	return lives, points

@@ -47,8 +47,9 @@
 // returns that error, and reads go on, also of what is only in memory. If it
 // is the index that cannot be written, writes go on until the entries that it
 // lacks reach a bound; from then on they fail. The entries of a full bucket
-// stay in memory, and their arena's trailer never calls them indexed, so that
-// they are found again at the next Open.
+// go to the overflow of the index. Where there is none they stay in memory, and
+// their arena's trailer never calls them indexed, so that they are found again at
+// the next Open.
 //
 // # A read
 //
@@ -61,7 +62,8 @@
 //
 // The caches take what Config says, outside the Go heap. Besides there are the
 // Bloom filter, 8 MiB of pending log for each partition, a hundred KiB for each
-// block that is being compressed, and the entries of full buckets.
+// block that is being compressed, and the entries of full buckets that have no
+// overflow.
 //
 // # Locks
 //

@@ -14,6 +14,7 @@ import (
 	"strata/internal/disk"
 	"strata/venti"
 	"strata/venti/internal/arena"
+	"strata/venti/internal/index"
 	"strata/venti/ventitest"
 )
 
@@ -63,6 +64,54 @@ func TestFullBucket(t *testing.T) {
 	mustWrite(t, s, venti.DataType, list[99])
 	mustSync(t, s)
 	mustClose(t, s)
+}
+
+// TestOverflow gives the index more than its buckets have room for: with an
+// overflow nothing stays in memory, and all of it counts as indexed.
+func TestOverflow(t *testing.T) {
+	sh := small
+	sh.sections, sh.secSize, sh.bucket, sh.further = 1, 8<<10, 512, true
+	m := sh.format(t)
+	s := mustOpen(t, configOf(m))
+	s.maxDirty = 50
+	list := blocks(1, 500, 300) // of which some find no room
+	for _, b := range list {
+		mustWrite(t, s, venti.DataType, b)
+	}
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats(); st.StuckEntries != 0 || st.DirtyEntries != 0 || st.SpiltEntries < 100 {
+		t.Errorf("after a flush: %+v", st)
+	}
+	for range 2 {
+		for _, a := range s.Info().Arenas {
+			if a.Indexed != a.Written || a.Stuck {
+				t.Errorf("arena %s: %v of %v are indexed", a.Name, a.Indexed, a.Written)
+			}
+		}
+		s.forget()
+		for _, b := range list {
+			wantBlock(t, s, venti.DataType, b)
+		}
+		s.Tune(Tuning{IgnoreBloom: true})
+		for _, b := range blocks(2, 100, 300) {
+			if has, err := s.HasBlock(t.Context(), venti.ScoreOf(b), venti.DataType); has || err != nil {
+				t.Errorf("has an absent block: %v, %v", has, err)
+			}
+		}
+		mustClose(t, s)
+		checkStore(t, m)
+		s = mustOpen(t, configOf(m))
+	}
+	mustClose(t, s)
+
+	// One that is of another index is refused.
+	cfg := configOf(m)
+	cfg.Overflow = cfg.Bloom
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, index.ErrOverflow) {
+		t.Errorf("open with a filter for an overflow: %v", err)
+	}
 }
 
 // TestIndexFails has the index section fail: blocks can be written and synced

@@ -104,6 +104,11 @@ func (s *Store) flushLocked(ctx context.Context) error {
 				return err
 			}
 		}
+		if s.overflow != nil {
+			if err := s.overflow.Sync(); err != nil {
+				return err
+			}
+		}
 	} else {
 		// With every partition locked no clump is between the log and the index
 		// cache.
@@ -125,10 +130,11 @@ func (s *Store) flushLocked(ctx context.Context) error {
 	s.writeGuards(true) // before the trailers say that these clumps need no recovery
 	entries := s.index.flushing()
 	index.Sort(entries)
-	var overflow []index.Entry
+	var left []index.Entry
 	var g errgroup.Group
+	spilt := s.ix.Spilt()
 	g.Go(func() (err error) {
-		overflow, err = s.ix.Update(ctx, entries)
+		left, err = s.ix.Update(ctx, entries)
 		return err
 	})
 	if s.bloom != nil && len(entries) > 0 {
@@ -137,12 +143,16 @@ func (s *Store) flushLocked(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.index.endFlush(overflow)
+	s.index.endFlush(left)
+	if spilt == 0 && s.ix.Spilt() > 0 {
+		s.log.Warn("index buckets are full: entries go to the overflow; a larger index (fmtisect, fmtindex, buildindex) is faster",
+			"entries", s.ix.Spilt())
+	}
 	s.retry = false
 	s.stats.flushes.Add(1)
 	s.stats.flushedEntries.Add(int64(len(entries)))
 
-	s.noteStuck(overflow)
+	s.noteStuck(left)
 	for _, p := range s.parts {
 		p.mu.Lock()
 		for _, a := range p.arenas {
@@ -168,14 +178,14 @@ func (s *Store) saveBloom() error {
 
 // noteStuck keeps the trailers of the arenas that have these clumps from
 // saying that they are indexed.
-func (s *Store) noteStuck(overflow []index.Entry) {
-	if len(overflow) == 0 {
+func (s *Store) noteStuck(left []index.Entry) {
+	if len(left) == 0 {
 		return
 	}
 	s.log.Warn("index buckets are full or damaged: entries are kept in memory",
-		"entries", len(overflow), "in all", s.index.stuck.Load(), "bound", s.maxDirty)
-	for i := range overflow {
-		if a, _, ok := s.arenaOf(overflow[i].Addr); ok {
+		"entries", len(left), "in all", s.index.stuck.Load(), "bound", s.maxDirty)
+	for i := range left {
+		if a, _, ok := s.arenaOf(left[i].Addr); ok {
 			a.part.mu.Lock()
 			a.stuck = true
 			a.part.mu.Unlock()

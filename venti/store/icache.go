@@ -262,10 +262,10 @@ func (c *indexCache) addStuck(entries []index.Entry) {
 	}
 }
 
-// endFlush tells that the index on disk has what was flushed, but for
-// overflow.
-func (c *indexCache) endFlush(overflow []index.Entry) {
-	c.addStuck(overflow)
+// endFlush tells that the index on disk has what was flushed, but for what is
+// left.
+func (c *indexCache) endFlush(left []index.Entry) {
+	c.addStuck(left)
 	for i := range c.shards {
 		sh := &c.shards[i]
 		sh.mu.Lock()

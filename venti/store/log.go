@@ -37,7 +37,7 @@ const (
 
 // errIndexFull is why a block cannot be written when too many entries found
 // no room in their buckets.
-var errIndexFull = fmt.Errorf("%w: too many index buckets are full", venti.ErrFull)
+var errIndexFull = fmt.Errorf("%w: too many index buckets are full, and there is no overflow", venti.ErrFull)
 
 // A logArena is an arena of the index, and what this process knows of it.
 type logArena struct {

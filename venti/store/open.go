@@ -70,6 +70,9 @@ func (cfg *Config) overlay() {
 	if cfg.Bloom != nil {
 		cfg.Bloom = newOverlay(cfg.Bloom)
 	}
+	if cfg.Overflow != nil {
+		cfg.Overflow = newOverlay(cfg.Overflow)
+	}
 	if cfg.Guards != nil {
 		cfg.Guards = newOverlay(cfg.Guards)
 	}
@@ -175,6 +178,12 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 	var err error
 	if s.ix, err = index.Open(name, sections, list); err != nil {
 		return err
+	}
+	if cfg.Overflow != nil {
+		if err := s.ix.OpenOverflow(cfg.Overflow); err != nil {
+			return fmt.Errorf("%s: %w", fileName(cfg.Overflow), err)
+		}
+		s.overflow = cfg.Overflow
 	}
 	if s.ix.BlockSize > readBuffer {
 		return fmt.Errorf("index %s: buckets of %d bytes", name, s.ix.BlockSize)
@@ -517,15 +526,15 @@ func (s *Store) indexRecovered(ctx context.Context) error {
 			return err
 		}
 	}
-	rebuilt, overflow, err := s.ix.Recover(ctx, entries, s.allEntries)
+	rebuilt, left, err := s.ix.Recover(ctx, entries, s.allEntries)
 	if err != nil {
 		return err
 	}
 	if rebuilt > 0 {
 		s.log.Info("index buckets that may have been torn are made again", "buckets", rebuilt)
 	}
-	s.index.addStuck(overflow)
-	s.noteStuck(overflow)
+	s.index.addStuck(left)
+	s.noteStuck(left)
 	return s.flush(ctx)
 }
 

@@ -24,7 +24,12 @@ type furtherFile struct {
 	synced bool                                     // Sync fails once a write or sync of it has
 }
 
-var furtherFiles = []furtherFile{}
+var furtherFiles = []furtherFile{{
+	name: "overflow", size: 4 << 20,
+	format: func(*disk.Machine, disk.File) error { return nil },
+	config: func(cfg *Config, f disk.File) { cfg.Overflow = f },
+	check:  func(testing.TB, *disk.Machine) {}, // checkStore has looked at it
+}}
 
 // A shape says what simulated disks a test's store has.
 type shape struct {
@@ -36,6 +41,7 @@ type shape struct {
 	bucket    int   // bytes in a bucket, 0 for the default
 	noBloom   bool
 	further   bool // with every one of furtherFiles
+	crowded   bool // the workload has more entries than its buckets
 }
 
 var small = shape{parts: 1, partSize: 4 << 20, arenaSize: 1 << 20, sections: 2, secSize: 512 << 10}
@@ -143,6 +149,11 @@ func checkStore(t testing.TB, m *disk.Machine) {
 	ix, err := index.Open("test", sections, index.MapArenas(arenas))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if cfg.Overflow != nil {
+		if err := ix.OpenOverflow(cfg.Overflow); err != nil {
+			t.Fatal(err)
+		}
 	}
 	pending, count, err := ix.Pending(arenas)
 	if err != nil {

@@ -38,6 +38,7 @@ type Stats struct {
 	IndexWriteBytes int64 // of its buckets
 	Sums, SumBytes  int64 // arenas read whole to seal them
 	FlushedEntries  int64
+	SpiltEntries    int64 // of those, the ones that went to the overflow of the index
 
 	// As it is now.
 	Arenas, SealedArenas     int   // of the index; with no more room
@@ -109,7 +110,8 @@ func (s *Store) Stats() Stats {
 	}
 	st.CacheSize, st.DirtyBound = int64(len(s.lumps.rings)), s.maxDirty
 	st.IndexWriteBytes = s.ix.Written()
-	st.IndexReadBytes = st.IndexReads * int64(s.ix.BlockSize)
+	st.IndexReadBytes = s.ix.Reads() * int64(s.ix.BlockSize)
+	st.SpiltEntries = s.ix.Spilt()
 	st.CachedLumps, st.CachedBytes = s.lumps.bytes()
 	s.eachArenaLocked(func(_ int, a *logArena) {
 		if a.mem.Sealed || a.damaged {

@@ -55,6 +55,11 @@ type Config struct {
 	Sections []disk.File
 	Bloom    disk.File
 
+	// Overflow is where entries go that their index buckets have no room for, or
+	// nil: see index.OpenOverflow. A file of zeros, with room for the buckets,
+	// becomes one.
+	Overflow disk.File
+
 	// Guards is where the SHA-256 of every clump is kept, or nil: see package
 	// guard. A file of zeros, with room for the arenas, becomes one.
 	Guards disk.File
@@ -96,6 +101,7 @@ type Store struct {
 	bloom    *bloom.Filter // nil if there is none
 	bloomOut disk.File     // where it is
 	sections []disk.File   // of the index
+	overflow disk.File     // of the index, nil if there is none
 	guards   *guard.File   // nil if there are none
 	lumps    *lumpCache
 	index    *indexCache

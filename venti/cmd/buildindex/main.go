@@ -40,9 +40,10 @@ It reads the directories once for as many entries as memory has room for. While
 it works the sections belong to no index, so that no server starts on half of
 one; interrupted, it begins again when it is run again.
 
-Entries that their buckets have no room for are counted, and the status is 1: a
-server finds their clumps again whenever it starts. Larger sections (fmtisect,
-fmtindex, and this program) have room for them.`,
+Entries that their buckets have no room for go to the overflow, if config names
+one. Without one they are counted, and the status is 1: a server finds their
+clumps again whenever it starts. Larger sections (fmtisect, fmtindex, and this
+program) have room for them.`,
 		Flags: func(fs *pflag.FlagSet) {
 			fs.BoolVarP(&o.bloom, "bloom", "b", false, "with -i, add to the Bloom filter too")
 			fs.StringArrayVarP(&o.sections, "isect", "i", nil, "write this `section` only; \"\" is none, to read the arenas")
@@ -94,6 +95,15 @@ func run(ctx context.Context, io command.IO, o options) error {
 	b := &builder{io: io, c: c, p: p, ix: ix}
 	if err := b.choose(o); err != nil {
 		return err
+	}
+	if p.Overflow != nil {
+		open := ix.OpenOverflow
+		if b.sections == nil {
+			open = ix.MakeOverflow
+		}
+		if err := open(p.Overflow); err != nil {
+			return err
+		}
 	}
 	return b.build(ctx, memory, o.bloom || len(o.sections) == 0)
 }
@@ -172,25 +182,25 @@ func (b *builder) build(ctx context.Context, memory int64, withBloom bool) error
 		b.say("done arenaentries=%s", command.Commas(int64(n)))
 		return nil
 	}
-	cfg.Overflow = func(list []index.Entry) error { return b.unindex(ctx, list) }
-	entries, overflow, err := b.ix.Build(ctx, cfg)
+	cfg.Left = func(list []index.Entry) error { return b.unindex(ctx, list) }
+	entries, left, err := b.ix.Build(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	b.say("done arenaentries=%s indexed=%s (nskip=%d)", command.Commas(clumps), command.Commas(entries), len(overflow))
+	b.say("done arenaentries=%s indexed=%s (nskip=%d)", command.Commas(clumps), command.Commas(entries), len(left))
 	fmt.Fprintf(b.io.Stdout, "%s clumps, %s buckets\n", command.Commas(clumps), command.Commas(int64(b.ix.Buckets)))
-	if len(overflow) > 0 {
-		return fmt.Errorf("%d entries have no room in their buckets: make the index larger (fmtisect, fmtindex, buildindex)", len(overflow))
+	if len(left) > 0 {
+		return fmt.Errorf("%d entries have no room in their buckets: name an overflow, or make the index larger (fmtisect, fmtindex, buildindex)", len(left))
 	}
 	return nil
 }
 
 // unindex makes the trailers of arenas say that the clumps from the first of
 // the entries on are not indexed, so that a server finds them.
-func (b *builder) unindex(ctx context.Context, overflow []index.Entry) error {
+func (b *builder) unindex(ctx context.Context, left []index.Entry) error {
 	first := make(map[string]int64) // offsets in the logs
-	for i := range overflow {
-		n, off, ok := b.ix.LookupAddr(overflow[i].Addr)
+	for i := range left {
+		n, off, ok := b.ix.LookupAddr(left[i].Addr)
 		if !ok {
 			continue
 		}

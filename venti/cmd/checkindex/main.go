@@ -63,7 +63,7 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 		return err
 	}
 	defer p.Close()
-	ix, err := index.Open(c.Index, p.Sections, index.MapArenas(p.Arenas))
+	ix, err := p.OpenIndex(c)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ what is not in it. The server must not run.`,
 				fmt.Fprintf(io.Stderr, "%s entries put into the index\n", command.Commas(st.FlushedEntries))
 			}
 			if st.StuckEntries > 0 {
-				return fmt.Errorf("%d entries have no room in their buckets: make the index larger (fmtisect, fmtindex, buildindex)", st.StuckEntries)
+				return fmt.Errorf("%d entries have no room in their buckets: name an overflow, or make the index larger (fmtisect, fmtindex, buildindex)", st.StuckEntries)
 			}
 			return nil
 		},

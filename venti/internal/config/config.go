@@ -47,8 +47,10 @@ type Config struct {
 	Sections []string // index sections, in the order of the index
 	Bloom    string   // partition of the Bloom filter, or none
 
-	// Guards is "guards", an addition of ours: the file of guards, or none.
-	Guards string
+	// Additions of ours, files beside the partitions: Guards is "guards", the
+	// SHA-256 of each clump, and Overflow "overflow", what full index buckets have
+	// no room for.
+	Guards, Overflow string
 
 	LumpMem  int64 // "mem": bytes for the lump cache
 	BlockMem int64 // "bcmem": bytes for the disk block cache
@@ -97,6 +99,7 @@ var settings = map[string]setting{
 	"isect":       {repeats: true, set: func(c *Config, v string) error { return addPart(&c.Sections, v) }},
 	"bloom":       {set: func(c *Config, v string) error { c.Bloom = v; return nil }},
 	"guards":      {set: func(c *Config, v string) error { c.Guards = v; return nil }},
+	"overflow":    {set: func(c *Config, v string) error { c.Overflow = v; return nil }},
 	"mem":         {set: func(c *Config, v string) (err error) { c.LumpMem, err = disk.ParseSize(v); return }},
 	"bcmem":       {set: func(c *Config, v string) (err error) { c.BlockMem, err = disk.ParseSize(v); return }},
 	"icmem":       {set: func(c *Config, v string) (err error) { c.IndexMem, err = disk.ParseSize(v); return }},

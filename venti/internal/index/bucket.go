@@ -214,14 +214,14 @@ func checksum(b []byte, bucket uint32) uint32 {
 
 // merge adds entries, sorted by key and all of this bucket, to the bucket in
 // block. A full bucket keeps what it has; entries that it has no room for are
-// appended to overflow.
-func (s *Section) merge(block []byte, bucket uint32, entries, overflow []Entry) (changed bool, newOverflow []Entry, err error) {
+// appended to rest.
+func (s *Section) merge(block []byte, bucket uint32, entries, rest []Entry) (changed bool, newRest []Entry, err error) {
 	n, err := s.count(block)
 	if err == nil {
 		err = ordered(block, n)
 	}
 	if err != nil {
-		return false, overflow, err
+		return false, rest, err
 	}
 	for i := range entries {
 		e := &entries[i]
@@ -235,7 +235,7 @@ func (s *Section) merge(block []byte, bucket uint32, entries, overflow []Entry) 
 			continue
 		case have:
 		case n == capacity(s.BlockSize):
-			overflow = append(overflow, *e)
+			rest = append(rest, *e)
 			continue
 		default:
 			copy(b[entrySize:], b[:(n-at)*entrySize])
@@ -247,5 +247,5 @@ func (s *Section) merge(block []byte, bucket uint32, entries, overflow []Entry) 
 	if changed {
 		s.finish(block, bucket, n)
 	}
-	return changed, overflow, nil
+	return changed, rest, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"unsafe"
 )
 
@@ -20,12 +21,12 @@ type BuildConfig struct {
 	Sections []*Section // those that are built; nil means all
 	Bloom    Filter     // what is built is added to it, if there is one
 
-	// Overflow, if not nil and there are any, is given the entries that their
-	// buckets have no room for, and Built is called, when all buckets are on
-	// stable storage and the sections are not yet part of the index again. Their
-	// errors end the build.
-	Overflow func([]Entry) error
-	Built    func() error
+	// Left, if not nil and there are any, is given the entries that their
+	// buckets, and the overflow, have no room for, and Built is called, when all
+	// buckets are on stable storage and the sections are not yet part of the index
+	// again. Their errors end the build.
+	Left  func([]Entry) error
+	Built func() error
 }
 
 // Unfinished makes the sections, which Open would then refuse, part of the
@@ -45,14 +46,14 @@ func Unfinished(name string, sections []*Section) error {
 
 // Build writes every bucket of the index, or of some sections, anew. What was
 // in them does not matter. It returns how many entries, each key once, are in
-// their buckets, and those that their buckets have no room for.
+// their buckets or the overflow, and those that there is no room for.
 //
 // While it works the headers of the sections say that they belong to no index,
 // so that no server takes what a crash leaves for all there is: Open refuses
 // them, and Build, after Unfinished, can be called again. When it returns nil
 // the sections are on stable storage; the filter is Built's to save. Of
 // several entries with one key the one with the highest address is kept.
-func (ix *Index) Build(ctx context.Context, c BuildConfig) (entries int64, overflow []Entry, err error) {
+func (ix *Index) Build(ctx context.Context, c BuildConfig) (entries int64, left []Entry, err error) {
 	ix.updating.Lock()
 	defer ix.updating.Unlock()
 	b := &builder{ix: ix, BuildConfig: c}
@@ -62,21 +63,32 @@ func (ix *Index) Build(ctx context.Context, c BuildConfig) (entries int64, overf
 	if err := b.build(ctx); err != nil {
 		return 0, nil, fmt.Errorf("index %s: build: %w", ix.Name, err)
 	}
-	return b.entries, b.overflow, nil
+	return b.entries, b.left, nil
 }
 
 // A builder is a Build under way.
 type builder struct {
 	ix *Index
 	BuildConfig
-	want     []Entry // of the pass
-	entries  int64
-	overflow []Entry
+	want    []Entry // of the pass
+	entries int64
+	left    []Entry
 }
 
 func (b *builder) build(ctx context.Context) error {
 	if err := b.name(""); err != nil {
 		return err
+	}
+	if ix := b.ix; ix.over != nil && (len(b.Sections) == len(ix.Sections) || ix.over.noHeader) {
+		// Another magic, so that what is there counts no more.
+		magic := rand.Uint32() | 1
+		for _, s := range ix.over.levels {
+			s.Magic = magic
+		}
+		ix.over.noHeader = true
+		if err := ix.readyOverflow(); err != nil {
+			return err
+		}
 	}
 	memory := b.Memory
 	if memory <= 0 {
@@ -97,8 +109,13 @@ func (b *builder) build(ctx context.Context) error {
 			return fmt.Errorf("section %s: %w", s.Name, err)
 		}
 	}
-	if b.Overflow != nil && len(b.overflow) > 0 {
-		if err := b.Overflow(b.overflow); err != nil {
+	if ix := b.ix; ix.over != nil {
+		if err := ix.over.levels[0].sync(); err != nil {
+			return fmt.Errorf("overflow: %w", err)
+		}
+	}
+	if b.Left != nil && len(b.left) > 0 {
+		if err := b.Left(b.left); err != nil {
 			return err
 		}
 	}
@@ -146,13 +163,16 @@ func (b *builder) pass(ctx context.Context, s *Section, lo, hi uint32) error {
 			for n < len(want) && b.ix.Bucket(want[n].Score) == lo {
 				n++
 			}
-			fit, rest := fitting(want[:n], s.Capacity())
+			mine := inLogOrder(want[:n])
 			want = want[n:]
-			w.replace(lo, fit)
-			b.entries += int64(len(fit))
-			b.overflow = append(b.overflow, rest...)
-			b.add(fit)
-			b.add(rest)
+			b.add(mine)
+			parts, rest := cut(mine, 1+len(b.ix.levels()), s.Capacity())
+			b.entries += int64(len(mine) - len(rest))
+			b.left = append(b.left, rest...)
+			w.replace(lo, sortedCopy(parts[0]))
+			if err := b.ix.replaceOverflow(lo, parts[1:]); err != nil {
+				return err
+			}
 		}
 		if err := w.write(); err != nil {
 			return err

@@ -1,12 +1,13 @@
 package index
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"unsafe"
 
+	"strata/internal/disk"
 	"strata/venti"
 )
 
@@ -109,7 +110,8 @@ type checker struct {
 	CheckConfig
 	result CheckResult
 	want   []Entry // of the pass
-	have   []Entry // of a bucket
+	have   []Entry // of a bucket and those behind it in the overflow
+	block  []byte  // of one of those
 }
 
 // pass checks the buckets in [lo,hi).
@@ -141,7 +143,9 @@ func (k *checker) pass(ctx context.Context, lo, hi uint32) error {
 				for n < len(want) && k.ix.Bucket(want[n].Score) == lo {
 					n++
 				}
-				k.bucket(w, lo, want[:n])
+				if err := k.bucket(w, lo, want[:n]); err != nil {
+					return err
+				}
 				want = want[n:]
 			}
 			if err := w.write(); err != nil {
@@ -152,12 +156,15 @@ func (k *checker) pass(ctx context.Context, lo, hi uint32) error {
 			return err
 		}
 	}
+	if k.Fix && k.ix.over != nil {
+		return k.ix.over.levels[0].sync()
+	}
 	return nil
 }
 
 // bucket checks one bucket of the run that w has, in which the entries of
 // want, which are sorted, ought to be.
-func (k *checker) bucket(w *runWriter, bucket uint32, want []Entry) {
+func (k *checker) bucket(w *runWriter, bucket uint32, want []Entry) error {
 	var err error
 	wrong := false
 	report := func(kind DifferenceKind, count *int64, e Entry) {
@@ -169,11 +176,29 @@ func (k *checker) bucket(w *runWriter, bucket uint32, want []Entry) {
 			k.Report(Difference{Kind: kind, Entry: e, Section: w.s, Offset: w.s.offset(bucket), Err: err})
 		}
 	}
-	if k.have, err = w.s.unpackBucket(k.have[:0], w.block(bucket)); errors.Is(err, ErrBadBucket) {
-		k.have = k.have[:0]
-		report(Damaged, &k.result.Damaged, Entry{})
+	k.have = k.have[:0]
+	damaged := false
+	block := w.block(bucket)
+	for i, s := range k.ix.chain(bucket) {
+		if i > 0 {
+			if k.block == nil {
+				k.block = make([]byte, s.BlockSize)
+			}
+			block = k.block
+			if err := disk.ReadFull(s.file, block, s.offset(bucket)); err != nil {
+				return s.bucketError(bucket, fmt.Errorf("read: %w", err))
+			}
+		}
+		n := len(k.have)
+		if k.have, err = s.unpackBucket(k.have, block); err != nil {
+			k.have, damaged = k.have[:n], true
+			report(Damaged, &k.result.Damaged, Entry{})
+		} else if len(k.have)-n < s.Capacity() {
+			break
+		}
 	}
 	have := k.have
+	slices.SortStableFunc(have, func(e, f Entry) int { return e.Compare(&f) })
 	var right []Entry // what the bucket is to hold
 	for len(want) > 0 || len(have) > 0 {
 		// The next key, and all that has it.
@@ -205,7 +230,7 @@ func (k *checker) bucket(w *runWriter, bucket uint32, want []Entry) {
 			switch {
 			case found >= 0:
 				e = have[found]
-			case pending && had == 0 && err == nil:
+			case pending && had == 0 && !damaged:
 				k.result.Pending++
 			default:
 				report(Missing, &k.result.Missing, e)
@@ -220,9 +245,12 @@ func (k *checker) bucket(w *runWriter, bucket uint32, want []Entry) {
 		}
 		want, have = want[wanted:], have[had:]
 	}
-	fit, rest := fitting(right, w.s.Capacity())
+	slices.SortFunc(right, func(e, f Entry) int { return cmp.Compare(e.Addr, f.Addr) })
+	parts, rest := cut(right, 1+len(k.ix.levels()), w.s.Capacity())
 	k.result.Full += int64(len(rest))
-	if wrong && k.Fix {
-		w.replace(bucket, fit)
+	if !wrong || !k.Fix {
+		return nil
 	}
+	w.replace(bucket, sortedCopy(parts[0]))
+	return k.ix.replaceOverflow(bucket, parts[1:])
 }

@@ -7,10 +7,11 @@
 //	e, ok, err := ix.Lookup(score, venti.DiskData, buf)
 //	arena, offset, ok := ix.LookupAddr(e.Addr)
 //	index.Sort(entries)
-//	overflow, err := ix.Update(ctx, entries)
+//	left, err := ix.Update(ctx, entries)
 //
 // bucket.go has the layout of a bucket, section.go of a section, table.go of
-// the description of the whole. update.go writes entries, recover.go makes
+// the description of the whole, and overflow.go of the file for what full buckets
+// have no room for. update.go writes entries, recover.go makes
 // good what a crash did, check.go compares an index with its arenas, and
 // parts.go opens what a configuration names.
 //

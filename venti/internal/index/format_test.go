@@ -2,6 +2,8 @@ package index
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -95,6 +97,40 @@ func FuzzSection(f *testing.F) {
 	})
 }
 
+// TestOverflowHeader packs a header and compares it with its bytes.
+func TestOverflowHeader(t *testing.T) {
+	ix := overflowIndex()
+	want := []byte("\x0f\xe2\x5a\x17\x00\x00\x00\x01\x00\x00\x20\x00\x00\x00\x02\xbe\xc7\x3f\xfe\xe9\x4a\xd9\xc4\xf9\x98\x44\x24\x6c")
+	if got := ix.packOverflow(0x4ad9c4f9); !bytes.Equal(got, want) {
+		t.Errorf("header % x, want % x", got, want)
+	}
+}
+
+func overflowIndex() *Index {
+	return &Index{BlockSize: 8192, Buckets: 702, Sections: []*Section{
+		{Name: "isect0", Magic: 0x01020304, Stop: 415}, {Name: "isect1", Magic: 0x05060708, Start: 415, Stop: 702},
+	}}
+}
+
+// FuzzOverflow unpacks headers of overflows.
+func FuzzOverflow(f *testing.F) {
+	ix := overflowIndex()
+	f.Add(ix.packOverflow(1), false)
+	f.Add(make([]byte, overflowPacked), true)
+	f.Fuzz(func(t *testing.T, b []byte, sign bool) {
+		if len(b) != overflowPacked {
+			return
+		}
+		if sign {
+			binary.BigEndian.PutUint32(b[24:], crc32.Checksum(b[:24], castagnoli))
+		}
+		magic, err := ix.unpackOverflow(b)
+		if err == nil && magic != 0 && !bytes.Equal(ix.packOverflow(magic), b) {
+			t.Errorf("% x is taken for the header with magic %x", b, magic)
+		}
+	})
+}
+
 // FuzzTable unpacks tables.
 func FuzzTable(f *testing.F) {
 	f.Add([]byte("venti index configuration\n1\nmain\n8192\n2\nisect0\t0\t415\nisect1\t415\t702\n1\narena0\t1048576\t5226496\n\x00\x00"))
@@ -132,7 +168,7 @@ func FuzzBucket(f *testing.F) {
 		before := bytes.Clone(block)
 		old, err := s.unpackBucket(nil, block)
 		if err != nil {
-			if _, found, err := s.search(block, &score, kind); !found && err == nil {
+			if _, found, _, err := s.search(block, &score, kind); !found && err == nil {
 				t.Error("a damaged bucket is said not to have an entry")
 			}
 			if changed, _, err := s.merge(block, 7, []Entry{{}}, nil); changed || err == nil || !bytes.Equal(block, before) {
@@ -141,7 +177,7 @@ func FuzzBucket(f *testing.F) {
 			return
 		}
 		n := slices.IndexFunc(old, func(e Entry) bool { return e.Score == score && e.Type == kind })
-		if e, found, err := s.search(block, &score, kind); err != nil || found != (n >= 0) || found && e != old[n] {
+		if e, found, _, err := s.search(block, &score, kind); err != nil || found != (n >= 0) || found && e != old[n] {
 			t.Errorf("search: %+v, %v, %v", e, found, err)
 		}
 		add := Entry{Score: score, Type: kind, Addr: uint64(key)}
@@ -155,14 +191,14 @@ func FuzzBucket(f *testing.F) {
 			}
 			return
 		}
-		if e, found, err := s.search(block, &score, kind); err != nil || !found || e != add {
+		if e, found, _, err := s.search(block, &score, kind); err != nil || !found || e != add {
 			t.Errorf("search for what was added: %+v, %v, %v", e, found, err)
 		}
 		if changed && !s.whole(block, 7) {
 			t.Error("what was written is not whole")
 		}
 		for _, o := range old {
-			if e, found, err := s.search(block, &o.Score, o.Type); err != nil || !found || o.Compare(&add) != 0 && o.Compare(&e) != 0 {
+			if e, found, _, err := s.search(block, &o.Score, o.Type); err != nil || !found || o.Compare(&add) != 0 && o.Compare(&e) != 0 {
 				t.Errorf("entry %+v is lost: %+v, %v, %v", o, e, found, err)
 			}
 		}
@@ -214,7 +250,7 @@ func BenchmarkSearch(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				e := &tc.list[i%len(tc.list)]
-				if _, ok, _ := s.search(block, &e.Score, e.Type); ok != (tc.name == "present") {
+				if _, ok, _, _ := s.search(block, &e.Score, e.Type); ok != (tc.name == "present") {
 					b.Fatal("wrong answer")
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"strata/internal/disk"
 	"strata/venti"
@@ -24,6 +25,9 @@ type Index struct {
 	Arenas    []AMap     // in the order of their addresses
 	Buckets   uint32     // in all sections
 	Div       uint64     // a score whose first 32 bits are n is in bucket n / Div
+
+	over  *overflow    // nil if there is none; immutable after OpenOverflow
+	spilt atomic.Int64 // entries that Update gave to it
 
 	updating sync.Mutex // held by whoever writes buckets, through its waits for the disk
 	again    bool       // Update writes buckets that it does not change too; guarded by updating
@@ -341,11 +345,19 @@ func (ix *Index) section(bucket uint32) *Section {
 }
 
 // Lookup finds the entry of the block named (score, t), with one read of the
-// disk at most. buf has room for a bucket of ix.BlockSize bytes. An
-// ErrBadBucket means that the index cannot tell whether it has the block.
+// disk; and one more for each full bucket, if there is an overflow. buf has room
+// for a bucket of ix.BlockSize bytes. An ErrBadBucket means that the index
+// cannot tell whether it has the block.
 func (ix *Index) Lookup(score venti.Score, t venti.DiskType, buf []byte) (Entry, bool, error) {
 	bucket := ix.Bucket(score)
-	return ix.section(bucket).lookup(bucket, &score, t, buf)
+	e, ok, full, err := ix.section(bucket).lookup(bucket, &score, t, buf)
+	for _, s := range ix.levels() {
+		if ok || !full || err != nil {
+			break
+		}
+		e, ok, full, err = s.lookup(bucket, &score, t, buf)
+	}
+	return e, ok, err
 }
 
 // LookupAddr returns the place in ix.Arenas of the arena that an address is
@@ -358,13 +370,29 @@ func (ix *Index) LookupAddr(addr uint64) (arena int, offset uint64, ok bool) {
 	return i, addr - ix.Arenas[i].Start, true
 }
 
+// Reads returns how many buckets Lookup has read.
+func (ix *Index) Reads() int64 {
+	var n int64
+	for _, list := range [][]*Section{ix.Sections, ix.levels()} {
+		for _, s := range list {
+			n += s.reads.Load()
+		}
+	}
+	return n
+}
+
+// Spilt returns how many entries Update has put into the overflow.
+func (ix *Index) Spilt() int64 { return ix.spilt.Load() }
+
 // Written returns how many bytes of buckets Update and Recover have written.
 func (ix *Index) Written() int64 {
 	var n int64
-	for _, s := range ix.Sections {
-		s.mu.RLock()
-		n += s.written
-		s.mu.RUnlock()
+	for _, list := range [][]*Section{ix.Sections, ix.levels()} {
+		for _, s := range list {
+			s.mu.RLock()
+			n += s.written
+			s.mu.RUnlock()
+		}
 	}
 	return n
 }

@@ -2,9 +2,12 @@ package index
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
+	"os"
 
 	"strata/internal/disk"
 	"strata/venti/internal/arena"
@@ -16,6 +19,7 @@ type Parts struct {
 	Arenas   []*arena.Arena // of all partitions, in the order of the configuration
 	Sections []*Section
 	Bloom    disk.File // nil if there is none
+	Overflow disk.File // of the index, for OpenOverflow; nil if there is none
 	closers  []io.Closer
 }
 
@@ -28,7 +32,7 @@ func OpenParts(c *config.Config, o disk.Options) (_ *Parts, err error) {
 			p.Close()
 		}
 	}()
-	open := func(name string) (disk.File, error) {
+	open := func(name string) (disk.File, error) { // nil with an error
 		f, err := disk.Open(name, o)
 		if err != nil {
 			return nil, err
@@ -69,7 +73,44 @@ func OpenParts(c *config.Config, o disk.Options) (_ *Parts, err error) {
 			return nil, err
 		}
 	}
+	if c.Overflow != "" {
+		if !o.ReadOnly {
+			if err := CreateOverflow(c.Overflow, p.Sections); err != nil {
+				return nil, err
+			}
+		}
+		// One that is not there has no entries.
+		if p.Overflow, err = open(c.Overflow); err != nil && !(o.ReadOnly && errors.Is(err, fs.ErrNotExist)) {
+			return nil, err
+		}
+	}
 	return p, nil
+}
+
+// OpenIndex opens the index of c in its partitions, with its overflow.
+func (p *Parts) OpenIndex(c *config.Config) (*Index, error) {
+	ix, err := Open(c.Index, p.Sections, MapArenas(p.Arenas))
+	if err == nil && p.Overflow != nil {
+		err = ix.OpenOverflow(p.Overflow)
+	}
+	return ix, err
+}
+
+// CreateOverflow makes the file for the overflow of an index of these sections
+// if it is not there, and makes it longer if it is too short for them.
+func CreateOverflow(name string, sections []*Section) error {
+	size := OverflowSize(sections)
+	fi, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = disk.Create(name, size)
+	case err == nil && fi.Mode().IsRegular() && fi.Size() < size:
+		err = os.Truncate(name, size)
+	}
+	if err != nil {
+		return fmt.Errorf("overflow: %w", err)
+	}
+	return nil
 }
 
 // Close closes all partitions.

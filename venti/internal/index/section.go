@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 
 	"strata/internal/disk"
 	"strata/venti"
@@ -59,6 +60,8 @@ type Section struct {
 	Stop      uint32 // and of the one past the last
 	Magic     uint32 // of a bucket in use; 0 in version 1
 	file      disk.File
+
+	reads atomic.Int64 // of buckets, by lookup
 
 	mu       sync.RWMutex // guards the fields below; not held while the disk is waited for
 	runs     uint64       // runs that Update has written or begun to
@@ -248,45 +251,48 @@ func (s *Section) offset(bucket uint32) int64 {
 }
 
 // lookup finds the entry for a key in the given bucket, which it reads into
-// buf unless it is just being written.
-func (s *Section) lookup(bucket uint32, score *venti.Score, t venti.DiskType, buf []byte) (Entry, bool, error) {
+// buf unless it is just being written. full tells that the bucket has room for
+// no more, so that an entry which is not there may be in the overflow.
+func (s *Section) lookup(bucket uint32, score *venti.Score, t venti.DiskType, buf []byte) (e Entry, ok, full bool, err error) {
 	buf = buf[:s.BlockSize]
 	for {
 		s.mu.RLock()
 		runs := s.runs
 		if i := int64(bucket) - int64(s.runStart); i >= 0 && i < int64(len(s.run)/s.BlockSize) {
-			e, ok, err := s.search(s.run[int(i)*s.BlockSize:][:s.BlockSize], score, t)
+			e, ok, full, err := s.search(s.run[int(i)*s.BlockSize:][:s.BlockSize], score, t)
 			s.mu.RUnlock()
-			return e, ok, s.bucketError(bucket, err)
+			return e, ok, full, s.bucketError(bucket, err)
 		}
 		s.mu.RUnlock()
+		s.reads.Add(1)
 		if err := disk.ReadFull(s.file, buf, s.offset(bucket)); err != nil {
-			return Entry{}, false, s.bucketError(bucket, fmt.Errorf("read: %w", err))
+			return Entry{}, false, false, s.bucketError(bucket, fmt.Errorf("read: %w", err))
 		}
 		s.mu.RLock()
 		same := runs == s.runs
 		s.mu.RUnlock()
 		// What was read while a run was written may be half of each.
 		if same {
-			e, ok, err := s.search(buf, score, t)
-			return e, ok, s.bucketError(bucket, err)
+			e, ok, full, err := s.search(buf, score, t)
+			return e, ok, full, s.bucketError(bucket, err)
 		}
 	}
 }
 
 // search finds the entry for a key in the bucket in block.
-func (s *Section) search(block []byte, score *venti.Score, t venti.DiskType) (Entry, bool, error) {
+func (s *Section) search(block []byte, score *venti.Score, t venti.DiskType) (e Entry, ok, full bool, err error) {
 	n, err := s.count(block)
 	if err != nil {
-		return Entry{}, false, err
+		return Entry{}, false, false, err
 	}
+	full = n == s.Capacity()
 	i, ok := find(block, n, score, t)
 	if ok {
-		return unpackEntry(block[bucketHeader+i*entrySize:]), true, nil
+		return unpackEntry(block[bucketHeader+i*entrySize:]), true, full, nil
 	}
 	// Absent and damaged are told apart: out of order, the entries may have
 	// hidden the one looked for.
-	return Entry{}, false, ordered(block, n)
+	return Entry{}, false, full, ordered(block, n)
 }
 
 // bucketError adds to err where it happened.

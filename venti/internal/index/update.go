@@ -26,15 +26,16 @@ const (
 // there already changes nothing; one with the same key and other contents is
 // replaced; of several with the same key the last counts.
 //
-// A full bucket keeps what it has. The entries that it has no room for, and
-// all that belong to a bucket that is damaged, come back as overflow.
+// A full bucket keeps what it has. The entries that it has no room for go to the
+// overflow, if there is one and it has room; the others, and all that belong to
+// a bucket that is damaged, come back as left.
 //
-// When Update returns nil, all entries but the overflow are on stable
+// When Update returns nil, all entries but those left are on stable
 // storage. After an error it is not known which are, and the same call may be
 // made again. A crash meanwhile may tear a bucket: see Recover. The entries
 // must be of clumps that are on stable storage. The caller still owns sorted;
-// overflow is its own.
-func (ix *Index) Update(ctx context.Context, sorted []Entry) (overflow []Entry, err error) {
+// left is its own.
+func (ix *Index) Update(ctx context.Context, sorted []Entry) (left []Entry, err error) {
 	for i := 1; i < len(sorted); i++ {
 		if sorted[i-1].Compare(&sorted[i]) > 0 {
 			return nil, errors.New("index: update: entries are not sorted")
@@ -42,39 +43,73 @@ func (ix *Index) Update(ctx context.Context, sorted []Entry) (overflow []Entry, 
 	}
 	ix.updating.Lock()
 	defer ix.updating.Unlock()
-	overflows := make([][]Entry, len(ix.Sections))
+	// A level comes when the one before it is on stable storage: then a crash
+	// that tears one of its buckets leaves those before it in the chain full.
+	rest, left, err := ix.updateSections(ctx, ix.Sections, sorted)
+	for _, s := range ix.levels() {
+		if err != nil || len(rest) == 0 {
+			break
+		}
+		if err = ix.readyOverflow(); err != nil {
+			return nil, fmt.Errorf("index %s: %w", ix.Name, err)
+		}
+		var bad []Entry
+		spilt := len(rest)
+		rest, bad, err = ix.updateSections(ctx, []*Section{s}, rest)
+		left = append(left, bad...)
+		if err == nil {
+			ix.spilt.Add(int64(spilt - len(rest) - len(bad)))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	ix.again = false
+	return append(left, rest...), nil
+}
+
+// updateSections puts entries into the buckets of these sections. Those that
+// find their bucket full come back as rest, in order, and those of damaged
+// buckets as bad.
+func (ix *Index) updateSections(ctx context.Context, sections []*Section, sorted []Entry) (rest, bad []Entry, err error) {
+	updates := make([]update, len(sections))
 	g, ctx := errgroup.WithContext(ctx)
-	for i, s := range ix.Sections {
+	for i, s := range sections {
 		mine := sorted
-		if i < len(ix.Sections)-1 {
+		if i < len(sections)-1 {
 			n := sort.Search(len(sorted), func(i int) bool { return ix.Bucket(sorted[i].Score) >= s.Stop })
 			mine, sorted = sorted[:n], sorted[n:]
 		}
 		if len(mine) == 0 {
 			continue
 		}
-		again := ix.again
-		g.Go(func() (err error) {
-			overflows[i], err = ix.updateSection(ctx, s, mine, again)
-			return err
-		})
+		u := &updates[i]
+		*u = update{ix: ix, w: runWriter{s: s}, again: ix.again}
+		g.Go(func() error { return u.run(ctx, mine) })
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	ix.again = false
-	for _, o := range overflows {
-		overflow = append(overflow, o...)
+	for i := range updates {
+		rest, bad = append(rest, updates[i].rest...), append(bad, updates[i].bad...)
 	}
-	return overflow, nil
+	return rest, bad, nil
 }
 
-// updateSection does the part of Update that is about one section.
-func (ix *Index) updateSection(ctx context.Context, s *Section, entries []Entry, again bool) (overflow []Entry, err error) {
-	w := runWriter{s: s}
+// An update is the part of Update that is about one section.
+type update struct {
+	ix        *Index
+	w         runWriter
+	again     bool    // write buckets that do not change too
+	rest, bad []Entry // see updateSections
+}
+
+// run puts entries, which are sorted, into their buckets.
+func (u *update) run(ctx context.Context, entries []Entry) error {
+	ix, s := u.ix, u.w.s
 	for len(entries) > 0 {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		first := ix.Bucket(entries[0].Score)
 		last, n := first, 0 // the run's last bucket, and how many entries are for it
@@ -86,8 +121,8 @@ func (ix *Index) updateSection(ctx context.Context, s *Section, entries []Entry,
 			last = b
 			n++
 		}
-		if err := w.read(first, last); err != nil {
-			return nil, err
+		if err := u.w.read(first, last); err != nil {
+			return err
 		}
 		for n > 0 {
 			b := ix.Bucket(entries[0].Score)
@@ -95,20 +130,30 @@ func (ix *Index) updateSection(ctx context.Context, s *Section, entries []Entry,
 			for k < n && ix.Bucket(entries[k].Score) == b {
 				k++
 			}
-			if overflow, err = w.merge(b, entries[:k], overflow); err != nil {
-				return nil, err
-			}
-			if again {
-				w.changed(b)
+			if err := u.merge(b, entries[:k]); err != nil {
+				return err
 			}
 			entries = entries[k:]
 			n -= k
 		}
-		if err := w.write(); err != nil {
-			return nil, err
+		if err := u.w.write(); err != nil {
+			return err
 		}
 	}
-	return overflow, w.sync()
+	return u.w.sync()
+}
+
+// merge adds entries to a bucket of the run.
+func (u *update) merge(bucket uint32, entries []Entry) error {
+	changed, rest, err := u.w.s.merge(u.w.block(bucket), bucket, entries, u.rest)
+	if errors.Is(err, ErrBadBucket) {
+		u.bad = append(u.bad, entries...)
+		err = nil
+	}
+	if u.rest = rest; changed || u.again {
+		u.w.changed(bucket)
+	}
+	return err
 }
 
 // A runWriter changes the buckets of a section, a run at a time: read, then
@@ -154,19 +199,6 @@ func (w *runWriter) block(bucket uint32) []byte {
 func (w *runWriter) changed(bucket uint32) {
 	off := int(bucket-w.first) * w.s.BlockSize
 	w.lo, w.hi = min(w.lo, off), max(w.hi, off+w.s.BlockSize)
-}
-
-// merge adds entries to a bucket of the run and appends those that do not go
-// in to overflow.
-func (w *runWriter) merge(bucket uint32, entries, overflow []Entry) ([]Entry, error) {
-	changed, overflow, err := w.s.merge(w.block(bucket), bucket, entries, overflow)
-	if errors.Is(err, ErrBadBucket) {
-		return append(overflow, entries...), nil
-	}
-	if changed {
-		w.changed(bucket)
-	}
-	return overflow, err
 }
 
 // replace makes entries, which fit, all that a bucket of the run holds.

@@ -18,7 +18,7 @@ func OpenIndex(conf string) (*index.Index, *index.Parts, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ix, err := index.Open(c.Index, p.Sections, index.MapArenas(p.Arenas))
+	ix, err := p.OpenIndex(c)
 	if err != nil {
 		p.Close()
 		return nil, nil, fmt.Errorf("%s: %w", conf, err)
