@@ -30,7 +30,7 @@ type memFile struct {
 	parent  *memFile  // of a directory
 	names   map[string]*memEntry
 	cookie  uint64 // the last given to an entry
-	data    []byte
+	data    contents
 	xattrs  map[string][]byte
 	removed bool
 	handles int // open ones, for exclusive use
@@ -52,6 +52,9 @@ type memNode struct {
 }
 
 type memDir struct{ *memNode }
+
+// maxName is the longest name of a file in bytes, as StatFS says.
+const maxName = 255
 
 // NewMemFS returns an empty tree, whose times are now's.
 func NewMemFS(now func() time.Time) *MemFS {
@@ -85,7 +88,7 @@ func (fs *MemFS) Attach(_ context.Context, user, aname string) (ninep.Node, erro
 
 // StatFS gives figures that tests know again.
 func (fs *MemFS) StatFS(context.Context, ninep.Node) (ninep.StatFS, error) {
-	return ninep.StatFS{BlockSize: 4096, Blocks: 1000, Free: 500, Available: 400, Files: 100, FilesFree: 50, FSID: 7}, nil
+	return ninep.StatFS{BlockSize: 4096, Blocks: 1000, Free: 500, Available: 400, Files: 100, FilesFree: 50, FSID: 7, NameLen: maxName}, nil
 }
 
 // newFile needs fs.mu held, once fs is in use.
@@ -156,6 +159,9 @@ func (n *memNode) Walk(_ context.Context, name string) (ninep.Node, error) {
 // currentName finds the name by which the file is in a directory now. fs.mu
 // must be held.
 func (n *memNode) currentName() (*memFile, string, bool) {
+	if n.f.removed {
+		return nil, "", false
+	}
 	dir := n.dir
 	if n.f.names != nil {
 		dir = n.f.parent
@@ -202,7 +208,7 @@ func (n *memNode) Stat(context.Context) (ninep.Dir, error) {
 
 func (f *memFile) stat() ninep.Dir {
 	d := f.d
-	d.Length = int64(len(f.data))
+	d.Length = f.data.size
 	return d
 }
 
@@ -216,8 +222,8 @@ func (n *memNode) openLocked(f *memFile, mode ninep.OpenMode) (ninep.Handle, err
 	if f.d.Mode&ninep.ModeExcl != 0 && f.handles > 0 {
 		return nil, ninep.ErrExclusive
 	}
-	if mode&ninep.OTRUNC != 0 && f.d.Mode&ninep.ModeAppend == 0 && len(f.data) > 0 {
-		f.data = nil
+	if mode&ninep.OTRUNC != 0 && f.d.Mode&ninep.ModeAppend == 0 {
+		f.data.truncate(0)
 		n.touch(f)
 	}
 	f.handles++
@@ -262,11 +268,16 @@ func (n *memNode) Wstat(_ context.Context, c ninep.Change) error {
 	n.fs.mu.Lock()
 	defer n.fs.mu.Unlock()
 	f := n.f
+	if c.Length != nil && *c.Length > maxSize {
+		return ninep.ErrTooBig
+	}
 	if c.Name != nil {
 		dir, name, ok := n.currentName()
 		switch {
 		case !ok:
 			return ninep.ErrRemoved
+		case len(*c.Name) > maxName:
+			return ninep.ErrNameTooLong
 		case dir.names[*c.Name] != nil && *c.Name != name:
 			return ninep.ErrExist
 		}
@@ -277,11 +288,7 @@ func (n *memNode) Wstat(_ context.Context, c ninep.Change) error {
 	}
 	f.d.Ctime = n.fs.now()
 	if c.Length != nil {
-		const most = 1 << 30
-		if *c.Length > most {
-			return ninep.ErrTooBig
-		}
-		f.resize(int(*c.Length))
+		f.data.truncate(*c.Length)
 		n.touch(f)
 	}
 	if c.Mode != nil {
@@ -299,16 +306,6 @@ func set[T any](to *T, from *T) {
 	if from != nil {
 		*to = *from
 	}
-}
-
-// resize needs fs.mu held.
-func (f *memFile) resize(n int) {
-	if n <= len(f.data) {
-		clear(f.data[n:])
-		f.data = f.data[:n]
-		return
-	}
-	f.data = slices.Grow(f.data, n-len(f.data))[:n]
 }
 
 func (n *memNode) Xattrs(context.Context) ([]string, error) {
@@ -359,6 +356,8 @@ func (n memDir) add(name string, mode ninep.Mode) (*memFile, error) {
 	switch {
 	case n.f.removed:
 		return nil, ninep.ErrRemoved
+	case len(name) > maxName:
+		return nil, ninep.ErrNameTooLong
 	case n.f.names[name] != nil:
 		return nil, ninep.ErrExist
 	}
@@ -387,7 +386,7 @@ func (n memDir) Symlink(_ context.Context, name, target string) (ninep.Node, err
 		return nil, err
 	}
 	f.d.Target = target
-	f.data = []byte(target) // its length is what Linux expects
+	f.data.writeAt([]byte(target), 0) // its length is what Linux expects
 	return n.fs.node(f, n.f, name, n.user), nil
 }
 
@@ -409,6 +408,8 @@ func (n memDir) Link(_ context.Context, target ninep.Node, name string) error {
 	switch {
 	case n.f.removed || t.f.removed:
 		return ninep.ErrRemoved
+	case len(name) > maxName:
+		return ninep.ErrNameTooLong
 	case n.f.names[name] != nil:
 		return ninep.ErrExist
 	}
@@ -434,8 +435,11 @@ func (n memDir) Rename(_ context.Context, oldname string, newdir ninep.Node, new
 	if e == nil {
 		return ninep.ErrNotExist
 	}
-	if to.removed {
+	switch {
+	case to.removed:
 		return ninep.ErrRemoved
+	case len(newname) > maxName:
+		return ninep.ErrNameTooLong
 	}
 	f := e.file
 	if f.names != nil {
@@ -489,10 +493,11 @@ func (h *memHandle) Close(context.Context) error {
 func (h *memHandle) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	h.n.fs.mu.Lock()
 	defer h.n.fs.mu.Unlock()
-	if off >= int64(len(h.f.data)) {
+	n := h.f.data.readAt(p, off)
+	if n == 0 && len(p) > 0 {
 		return 0, io.EOF
 	}
-	return copy(p, h.f.data[off:]), nil
+	return n, nil
 }
 
 func (h *memHandle) ReadCached(p []byte, off int64) (int, bool) {
@@ -504,16 +509,12 @@ func (h *memHandle) WriteAt(_ context.Context, p []byte, off int64) (int, error)
 	h.n.fs.mu.Lock()
 	defer h.n.fs.mu.Unlock()
 	if h.append {
-		off = int64(len(h.f.data))
+		off = h.f.data.size
 	}
-	const most = 1 << 30
-	if off > most-int64(len(p)) {
+	if off > maxSize-int64(len(p)) {
 		return 0, ninep.ErrTooBig
 	}
-	if end := int(off) + len(p); end > len(h.f.data) {
-		h.f.resize(end)
-	}
-	copy(h.f.data[off:], p)
+	h.f.data.writeAt(p, off)
 	h.n.touch(h.f)
 	return len(p), nil
 }
