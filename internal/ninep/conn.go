@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -20,6 +21,10 @@ const (
 	// inlineBatch is how many bytes of replies the reader gathers, of requests
 	// that it answers itself, before it writes them.
 	inlineBatch = 128 << 10
+
+	// writePiece is how much is written before the peer counts as one that takes
+	// its replies.
+	writePiece = 1 << 20
 )
 
 // A conn is a connection. One goroutine reads it; each request is worked on by
@@ -43,13 +48,16 @@ type conn struct {
 	tags     map[uint16]*request // in flight: from reading until the reply is queued
 	parked   []*request          // waiting for their turn, oldest first
 	working  int                 // goroutines at work
-	bytes    int                 // of requests at work and replies that are not written
+	bytes    int                 // that requests at work and replies that are not written take
 	waiting  int                 // bytes of parked requests
 	queue    []*buffer           // replies to write
 	queued   int                 // bytes in queue
-	costs    int                 // of the requests whose replies are in queue
 	writing  bool                // somebody writes
 	writeErr error               // the first; nothing is written after it
+	endErr   error               // why the server has ended the connection itself
+
+	taken atomic.Uint64 // messages read, for watch
+	wrote atomic.Uint64 // pieces written, for watch
 
 	// Owned by whoever set writing.
 	batch []*buffer
@@ -63,7 +71,7 @@ type request struct {
 	rep   Fcall
 	frame *buffer // of the request
 	out   *buffer // the reply, if the handler has packed it itself
-	cost  int     // what it counts for in conn.bytes
+	cost  int     // what it counts for in conn.bytes: the memory that it takes
 	run   func()  // r.work, bound once
 
 	ctx *requestContext // set when work starts
@@ -73,6 +81,9 @@ type request struct {
 	flushes []*request // Tflushes to answer after this
 }
 
+// requestSize is about what a request takes besides its messages.
+const requestSize = 2 << 10
+
 var requests = sync.Pool{New: func() any { return new(request) }}
 
 func (c *conn) newRequest(frame *buffer) *request {
@@ -80,7 +91,7 @@ func (c *conn) newRequest(frame *buffer) *request {
 	if r.run == nil {
 		r.run = r.work
 	}
-	r.c, r.frame, r.cost = c, frame, len(frame.b)
+	r.c, r.frame, r.cost = c, frame, requestSize+len(frame.b)
 	return r
 }
 
@@ -103,6 +114,7 @@ func (c *conn) readLoop() error {
 		if err != nil {
 			return err
 		}
+		c.taken.Add(1)
 		r := c.newRequest(frame)
 		err = r.f.Unpack(frame.b, c.dialect)
 		if err == nil && r.f.Type%2 != 0 {
@@ -161,16 +173,10 @@ func readFrame(br *bufio.Reader, msize uint32) (*buffer, error) {
 // here only while the parked requests are themselves too many bytes, so that
 // a Tflush gets through.
 func (c *conn) start(r *request) {
-	switch r.f.Type {
-	case Tread, Treaddir:
-		r.cost += int(min(r.f.Count, c.msize))
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tags[r.f.Tag] != nil {
-		c.queueErrorLocked(r.f.Tag, ErrDuplicateTag)
-		c.writeQueueLocked()
-		r.free()
+		c.replyLocked(r, ErrDuplicateTag)
 		return
 	}
 	c.tags[r.f.Tag] = r
@@ -179,7 +185,7 @@ func (c *conn) start(r *request) {
 		return
 	}
 	c.parked = append(c.parked, r)
-	c.waiting += len(r.frame.b)
+	c.waiting += r.cost
 	for c.waiting > c.srv.cfg.MaxBytes && c.ctx.Err() == nil {
 		c.writeQueueLocked() // what the reader has answered itself
 		c.ended.Wait()
@@ -188,13 +194,22 @@ func (c *conn) start(r *request) {
 
 // fitsLocked tells whether r may be worked on now. c.mu must be held.
 func (c *conn) fitsLocked(r *request) bool {
-	return c.working < c.srv.cfg.MaxRequests && (c.bytes == 0 || c.bytes+r.cost <= c.srv.cfg.MaxBytes)
+	return c.working < c.srv.cfg.MaxRequests && (c.bytes == 0 || c.bytes+r.cost+c.replySize(r) <= c.srv.cfg.MaxBytes)
+}
+
+// replySize returns how much data the reply to r may bring.
+func (c *conn) replySize(r *request) int {
+	if r.f.Type == Tread || r.f.Type == Treaddir {
+		return int(min(r.f.Count, c.msize))
+	}
+	return 0
 }
 
 // launchLocked starts a goroutine for r. It ends with r.work; reset waits for
 // it. c.mu must be held.
 func (c *conn) launchLocked(r *request) {
 	c.working++
+	r.cost += c.replySize(r)
 	c.bytes += r.cost
 	r.ctx = &requestContext{parent: c.ctx}
 	go r.run()
@@ -206,7 +221,7 @@ func (c *conn) unparkLocked() {
 		r := c.parked[0]
 		c.parked[0] = nil
 		c.parked = c.parked[1:]
-		c.waiting -= len(r.frame.b)
+		c.waiting -= r.cost
 		c.launchLocked(r)
 		c.ended.Broadcast()
 	}
@@ -226,13 +241,23 @@ func (r *request) work() {
 	c.ended.Broadcast()
 }
 
-// reply answers a request that never was in flight.
+// reply answers a request that never was in flight. The reader alone calls
+// it.
 func (c *conn) reply(r *request, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.replyLocked(r, err)
+}
+
+// replyLocked is reply with c.mu held. It waits while the client, sending
+// more and more, leaves too many replies unread.
+func (c *conn) replyLocked(r *request, err error) {
 	c.queueReplyLocked(r, err)
 	r.free()
 	c.writeQueueLocked()
+	for c.writing && c.queued > c.srv.cfg.MaxBytes && c.ctx.Err() == nil {
+		c.ended.Wait()
+	}
 }
 
 // finish queues the reply to a request in flight, and behind it those to the
@@ -249,15 +274,14 @@ func (c *conn) finish(r *request, err error) {
 // one that has not. c.mu must be held.
 func (c *conn) endLocked(r *request, err error) {
 	delete(c.tags, r.f.Tag)
+	c.bytes -= r.cost
 	// A flushed request that succeeded has changed something, of which the
 	// client must know; one that failed has not.
 	if err == nil || !r.flushed {
 		c.queueReplyLocked(r, err)
 	}
-	c.costs += r.cost
 	for _, f := range r.flushes {
 		f.rep.Type = Rflush
-		f.cost = 0
 		c.endLocked(f, nil)
 	}
 	r.free()
@@ -312,7 +336,8 @@ func (c *conn) queueErrorLocked(tag uint16, err error) {
 
 func (c *conn) queueLocked(out *buffer) {
 	c.queue = append(c.queue, out)
-	c.queued += len(out.b)
+	c.queued += cap(out.b)
+	c.bytes += cap(out.b)
 }
 
 // flush writes the queue if nobody else does.
@@ -331,11 +356,11 @@ func (c *conn) writeQueueLocked() {
 		return
 	}
 	c.writing = true
-	for len(c.queue) > 0 || c.costs > 0 {
+	for len(c.queue) > 0 {
 		c.batch, c.queue = c.queue, c.batch[:0]
-		costs := c.costs
-		c.queued, c.costs = 0, 0
-		if c.writeErr == nil && len(c.batch) > 0 {
+		queued := c.queued
+		c.queued = 0
+		if c.writeErr == nil {
 			c.mu.Unlock()
 			err := c.writeBatch()
 			c.mu.Lock()
@@ -349,21 +374,39 @@ func (c *conn) writeQueueLocked() {
 			out.free()
 			c.batch[i] = nil
 		}
-		c.bytes -= costs
+		c.bytes -= queued
 		c.unparkLocked()
+		c.ended.Broadcast()
 	}
 	c.writing = false
 	c.ended.Broadcast()
 }
 
-// writeBatch writes c.batch, in one system call where there is one for it.
+// writeBatch writes c.batch, in pieces of about writePiece bytes, and each
+// with one system call where there is one for it.
 func (c *conn) writeBatch() error {
-	if len(c.batch) == 1 {
-		_, err := c.rwc.Write(c.batch[0].b)
+	for batch := c.batch; len(batch) > 0; {
+		n, size := 0, 0
+		for n < len(batch) && size < writePiece {
+			size += len(batch[n].b)
+			n++
+		}
+		if err := c.writeSome(batch[:n]); err != nil {
+			return err
+		}
+		c.wrote.Add(1)
+		batch = batch[n:]
+	}
+	return nil
+}
+
+func (c *conn) writeSome(batch []*buffer) error {
+	if len(batch) == 1 {
+		_, err := c.rwc.Write(batch[0].b)
 		return err
 	}
 	iov := c.iov[:0]
-	for _, out := range c.batch {
+	for _, out := range batch {
 		iov = append(iov, out.b)
 	}
 	c.iov = iov // WriteTo moves the slice along: keep its start
@@ -443,17 +486,13 @@ func (c *conn) tflush(r *request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tags[r.f.Tag] != nil {
-		c.queueErrorLocked(r.f.Tag, ErrDuplicateTag)
-		c.writeQueueLocked()
-		r.free()
+		c.replyLocked(r, ErrDuplicateTag)
 		return
 	}
 	r.rep.Type = Rflush
 	old := c.tags[r.f.Oldtag]
 	if old == nil {
-		c.queueReplyLocked(r, nil)
-		c.writeQueueLocked()
-		r.free()
+		c.replyLocked(r, nil)
 		return
 	}
 	c.tags[r.f.Tag] = r
@@ -467,7 +506,7 @@ func (c *conn) tflush(r *request) {
 	for i, p := range c.parked {
 		if p == old {
 			c.parked = append(c.parked[:i], c.parked[i+1:]...)
-			c.waiting -= len(old.frame.b)
+			c.waiting -= old.cost
 			old.cost = 0
 			c.endLocked(old, ErrInterrupted)
 			c.writeQueueLocked()

@@ -25,6 +25,16 @@ type Config struct {
 	MaxRequests int
 	MaxBytes    int
 
+	// What ends a connection of which nothing more is to be expected. KeepAlive
+	// is how often a silent client of TCP is asked whether it is still there, by
+	// default every 30 s; three times without an answer are the end. StallTime
+	// is how long a client may leave a reply unread, by default 5 min. IdleTime is
+	// how long one may ask for nothing while nothing is under way; by default that
+	// is for ever, as mounts may rest, but a minute for one that has no fid.
+	KeepAlive time.Duration
+	StallTime time.Duration
+	IdleTime  time.Duration
+
 	// Users translates the numbers of Unix clients.
 	Users *Users
 
@@ -42,6 +52,9 @@ const (
 	MaxMsize     = 16 << 20
 	MinMsize     = 256
 )
+
+// helloTime is how long a client may take to attach.
+const helloTime = time.Minute
 
 // A Server serves a tree.
 type Server struct {
@@ -62,6 +75,12 @@ func NewServer(fs FS, cfg Config) *Server {
 	def(&cfg.MaxFids, 1<<16)
 	def(&cfg.MaxRequests, 256)
 	def(&cfg.MaxBytes, 64<<20)
+	if cfg.KeepAlive <= 0 {
+		cfg.KeepAlive = 30 * time.Second
+	}
+	if cfg.StallTime <= 0 {
+		cfg.StallTime = 5 * time.Minute
+	}
 	if cfg.User == nil {
 		cfg.User = func(_ io.ReadWriteCloser, uname string) (string, error) { return uname, nil }
 	}
@@ -132,14 +151,20 @@ func (s *Server) ServeConn(ctx context.Context, rwc io.ReadWriteCloser) error {
 	// Closing wakes the reader and any writer.
 	stop := context.AfterFunc(ctx, func() { rwc.Close() })
 	defer stop()
+	s.keepAlive(rwc)
+	wait := c.watch()
 
 	err := c.readLoop()
 	stopped := ctx.Err() != nil
 	cancel()
+	wait()
 	rwc.Close()
 	c.reset()
-	if stopped {
+	switch {
+	case stopped:
 		return nil
+	case c.endErr != nil:
+		return c.endErr
 	}
 	for _, end := range []error{io.EOF, net.ErrClosed, io.ErrClosedPipe, syscall.ECONNRESET} {
 		if errors.Is(err, end) {
@@ -147,4 +172,19 @@ func (s *Server) ServeConn(ctx context.Context, rwc io.ReadWriteCloser) error {
 		}
 	}
 	return err
+}
+
+// keepAlive has the system ask, over TCP, whether a silent client is there.
+func (s *Server) keepAlive(conn any) {
+	for {
+		wrapped, ok := conn.(interface{ NetConn() net.Conn }) // as TLS has it
+		if !ok {
+			break
+		}
+		conn = wrapped.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		d := s.cfg.KeepAlive
+		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: d, Interval: d, Count: 3})
+	}
 }

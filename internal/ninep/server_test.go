@@ -151,7 +151,7 @@ func (p *peer) openSlow() {
 }
 
 func tread(tag uint16, off uint64) ninep.Fcall {
-	return ninep.Fcall{Type: ninep.Tread, Tag: tag, Fid: 2, Offset: off, Count: 100}
+	return ninep.Fcall{Type: ninep.Tread, Tag: tag, Fid: 2, Offset: off, Count: 8000}
 }
 
 func tflush(tag, old uint16) ninep.Fcall {
@@ -247,7 +247,7 @@ func TestParked(t *testing.T) {
 		cfg  ninep.Config
 	}{
 		{"by number", ninep.Config{MaxRequests: 2}},
-		{"by bytes", ninep.Config{MaxBytes: 300}},
+		{"by bytes", ninep.Config{MaxBytes: 25000}},
 	} {
 		t.Run(limit.name, func(t *testing.T) {
 			fs := newSlowFS()
