@@ -35,8 +35,9 @@ const fanout = 32
 type Reader struct {
 	ptr      *pointers
 	parallel int
-	leaves   sync.Pool // of *[]byte, DSize long
-	ahead    *ahead    // nil without read-ahead
+	leaves   sync.Pool  // of *[]byte, DSize long
+	ahead    *ahead     // nil without read-ahead
+	cache    BlockCache // nil if the blocks come from none
 }
 
 // NewReader returns a reader of the tree under e. It reads nothing yet, and
@@ -50,6 +51,7 @@ func NewReader(br venti.BlockReader, e venti.Entry, cfg ReaderConfig) (*Reader, 
 		cfg.CacheBytes = defaultPointerCache
 	}
 	r := &Reader{ptr: newPointers(br, e, cfg.CacheBytes), parallel: defaultParallel(cfg.Parallel)}
+	r.cache, _ = br.(BlockCache)
 	r.leaves.New = func() any {
 		b := make([]byte, e.DSize)
 		return &b

@@ -1,0 +1,95 @@
+package hashtree
+
+import "strata/venti"
+
+// A BlockCache is a reader of blocks that keeps blocks in memory, and can show
+// them there. It is an optional ability of what NewReader is given, found by
+// type assertion: without it nothing is read at once.
+type BlockCache interface {
+	// CachedBlock returns the block that (s, t.Disk()) names if it is in memory.
+	// Nobody changes it, now or later. It does not block.
+	CachedBlock(s venti.Score, t venti.Type) (block []byte, ok bool)
+}
+
+// ReadCached is ReadAt for what needs no waiting: ok is false, and p undefined,
+// if some block of it is not in memory. At the end of the file n is less than
+// len(p), or 0.
+func (r *Reader) ReadCached(p []byte, off int64) (n int, ok bool) {
+	if r.cache == nil || off < 0 {
+		return 0, false
+	}
+	size, ds := r.Size(), int64(r.ptr.sh.dsize)
+	if off >= size {
+		return 0, true
+	}
+	p = p[:min(int64(len(p)), size-off)]
+	np := int64(r.ptr.sh.np)
+	var scores []byte // of the leaves from first on, under one pointer block
+	first := int64(-1)
+	for n < len(p) {
+		at := off + int64(n)
+		leaf, skip := at/ds, int(at%ds)
+		if base := leaf / np * np; base != first {
+			if scores, ok = r.cachedScores(base); !ok {
+				return 0, false
+			}
+			first = base
+		}
+		var block []byte
+		if s := scoreAt(scores, int(leaf-first)); !isHole(s) {
+			// One that is too long is for ReadAt to complain about.
+			if block, ok = r.cache.CachedBlock(s, r.ptr.sh.leaf); !ok || len(block) > int(ds) {
+				return 0, false
+			}
+		}
+		to := p[n:min(len(p), n+int(ds)-skip)]
+		m := 0
+		if skip < len(block) {
+			m = copy(to, block[skip:])
+		}
+		clear(to[m:])
+		n += len(to)
+	}
+	return n, true
+}
+
+// cachedScores returns the scores of the leaves under the level-1 block that
+// begins with leaf.
+func (r *Reader) cachedScores(leaf int64) (scores []byte, ok bool) {
+	e, sh := &r.ptr.e, &r.ptr.sh
+	if e.Depth == 0 {
+		return e.Score[:], true
+	}
+	// Most often the lowest is kept, and there is nothing to go down.
+	if scores, ok = r.ptr.fetched(place{1, leaf / sh.under[1]}); ok {
+		return scores, true
+	}
+	s := e.Score
+	for k := e.Depth; k >= 1; k-- {
+		if isHole(s) {
+			return nil, true
+		}
+		if scores, ok = r.ptr.fetched(place{k, leaf / sh.under[k]}); !ok {
+			if scores, ok = r.cache.CachedBlock(s, sh.typ(k)); !ok || len(scores) > sh.psize {
+				return nil, false
+			}
+			scores = scores[:len(scores)-len(scores)%venti.ScoreSize]
+		}
+		s = scoreAt(scores, int(leaf/sh.under[k-1]%int64(sh.np)))
+	}
+	return scores, true
+}
+
+// fetched returns the scores of a pointer block that is kept.
+func (p *pointers) fetched(at place) (scores []byte, ok bool) {
+	n := p.cached(at)
+	if n == nil {
+		return nil, false
+	}
+	select {
+	case <-n.done:
+		return n.scores, n.err == nil
+	default:
+		return nil, false
+	}
+}
