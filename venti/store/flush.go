@@ -76,7 +76,11 @@ func (s *Store) Flush(ctx context.Context) error {
 func (s *Store) flush(ctx context.Context) error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
+	interrupted := s.retry
 	err := s.flushLocked(ctx)
+	if err == nil && interrupted {
+		err = s.flushLocked(ctx) // what came since
+	}
 	s.flushMu.Lock()
 	if err != nil && (s.flushErr == nil || err.Error() != s.flushErr.Error()) {
 		s.log.Error("index flush", "err", err)

@@ -25,7 +25,7 @@ type furtherFile struct {
 }
 
 var furtherFiles = []furtherFile{{
-	name: "overflow", size: 4 << 20,
+	name: "overflow", size: 8 << 20,
 	format: func(*disk.Machine, disk.File) error { return nil },
 	config: func(cfg *Config, f disk.File) { cfg.Overflow = f },
 	check:  func(testing.TB, *disk.Machine) {}, // checkStore has looked at it

@@ -41,8 +41,8 @@ const (
 	overflowPacked  = 28
 
 	// overflowLevels is how many levels OverflowSize has room for: an index can
-	// have four times the entries that it was made for.
-	overflowLevels = 3
+	// have eight times the entries that it was made for.
+	overflowLevels = 7
 )
 
 // ErrOverflow is why a file cannot be the overflow of an index.
