@@ -13,6 +13,7 @@ import (
 	"strata/internal/netaddr"
 	"strata/internal/ninep"
 	"strata/vdisk"
+	"strata/venti"
 )
 
 const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L), read-only:
@@ -61,7 +62,7 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 	if len(c.addrs) == 0 {
 		c.addrs = []string{"unix!vdisk.sock", "tcp!127.0.0.1!" + service}
 	}
-	archive, err := dialArchive(ctx, c.host)
+	archive, err := venti.Redial(ctx, c.host)
 	if err != nil {
 		return err
 	}
