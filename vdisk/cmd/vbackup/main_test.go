@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,26 +12,10 @@ import (
 	"go.uber.org/goleak"
 
 	"strata/vdisk"
-	"strata/venti"
 	"strata/venti/ventitest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// serveVenti serves st until the test ends, and returns the address.
-func serveVenti(t *testing.T, st venti.Store) string {
-	t.Helper()
-	addr := filepath.Join(t.TempDir(), "venti")
-	ln, err := venti.ListenConfig{}.Listen(t.Context(), addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { venti.NewServer(st, venti.ServerConfig{}).Serve(ctx, ln) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return addr
-}
 
 // noise makes a file of n bytes, no two blocks of them equal.
 func noise(t *testing.T, n int) string {
@@ -69,7 +52,7 @@ func vbackup(t *testing.T, args ...string) (status int, stdout, stderr string) {
 
 func TestVbackup(t *testing.T) {
 	st := ventitest.NewMemory()
-	host := serveVenti(t, st)
+	host := ventitest.Serve(t, st)
 	disk := noise(t, 300001)
 
 	status, dry, msg := vbackup(t, "-h", host, "-n", "-m", "my host", "-M", "/mnt/a b/", disk)
@@ -130,7 +113,7 @@ func TestVbackup(t *testing.T) {
 }
 
 func TestVbackupRefuses(t *testing.T) {
-	host := serveVenti(t, ventitest.NewMemory())
+	host := ventitest.Serve(t, ventitest.NewMemory())
 	disk := noise(t, 5000)
 	for _, tc := range []struct {
 		name   string

@@ -2,19 +2,16 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
 
 	"strata/vdisk"
-	"strata/venti"
 	"strata/venti/ventitest"
 )
 
@@ -44,16 +41,7 @@ func stored(t *testing.T) (data []byte, score, host string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host = filepath.Join(t.TempDir(), "venti")
-	ln, err := venti.ListenConfig{}.Listen(t.Context(), host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { venti.NewServer(st, venti.ServerConfig{}).Serve(ctx, ln) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return data, "rawdisk:" + res.Score.String(), host
+	return data, "rawdisk:" + res.Score.String(), ventitest.Serve(t, st)
 }
 
 func vcat(t *testing.T, stdout io.Writer, args ...string) (status int, stderr string) {
