@@ -4,5 +4,6 @@
 set -eu
 times=${1:-1}
 STRATA_TRIAL=$((times * 30)) go test -count=1 -timeout 30m -v ./venti/store
+STRATA_TRIAL=$((times * 4)) go test -count=1 -timeout 30m -v ./fossil/...
 STRATA_TRIAL=$times go test -count=1 -timeout 30m -v ./tests/crash
 sh tests/fuzz.sh "$((times * 20))s"

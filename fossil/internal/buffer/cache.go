@@ -1,0 +1,210 @@
+package buffer
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+
+	"strata/fossil/internal/format"
+	"strata/venti"
+)
+
+// A key names a block: one of the partition by its number, one on Venti by
+// its score and, since the same bytes may be a leaf here and pointers there,
+// by its level.
+type key struct {
+	block uint32 // from the beginning of the partition, or onVenti
+	score venti.Score
+	level int8 // 0 data, -1 directory, or that of a pointer block
+}
+
+const onVenti = format.None
+
+func localKey(block uint32) key { return key{block: block} }
+
+func scoreKey(s venti.Score, t format.Type) key {
+	level := int8(t.Level())
+	if t == format.Dir {
+		level = -1
+	}
+	return key{onVenti, s, level}
+}
+
+// typ returns the type by which a block on Venti is asked for.
+func (k key) typ() format.Type {
+	if k.level < 0 {
+		return format.Dir
+	}
+	return format.Type(k.level)
+}
+
+// A cached is a block in the cache, or on its way there.
+type cached struct {
+	key  key
+	data []byte // does not change; nil until done
+	err  error
+	done chan struct{} // closed when data or err is there
+
+	pins int           // reasons to keep it
+	elem *list.Element // its place in the order, if pins is 0 and it is there
+}
+
+// A cache holds blocks, of each at most one.
+type cache struct {
+	limit int // of blocks that nobody pins
+	load  func(context.Context, key) ([]byte, error)
+
+	mu     sync.Mutex // guards the fields below
+	blocks map[key]*cached
+	order  *list.List // of *cached, the last used first
+}
+
+func newCache(limit int, load func(context.Context, key) ([]byte, error)) *cache {
+	return &cache{limit: limit, load: load, blocks: map[key]*cached{}, order: list.New()}
+}
+
+// peek returns a block if it is there.
+func (c *cache) peek(k key) ([]byte, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.blocks[k]
+	if e == nil || e.data == nil {
+		return nil, false
+	}
+	c.touchLocked(e)
+	return e.data, true
+}
+
+func (c *cache) touchLocked(e *cached) {
+	if e.elem != nil {
+		c.order.MoveToFront(e.elem)
+	}
+}
+
+// get returns a block, which it loads if need be. Those who want the same
+// block share one load.
+func (c *cache) get(ctx context.Context, k key) ([]byte, error) {
+	for {
+		c.mu.Lock()
+		e := c.blocks[k]
+		if e != nil && e.data != nil {
+			c.touchLocked(e)
+			c.mu.Unlock()
+			return e.data, nil
+		}
+		if e == nil {
+			e = &cached{key: k, done: make(chan struct{})}
+			c.blocks[k] = e
+			c.mu.Unlock()
+			data, err := c.load(ctx, k)
+			c.finish(e, data, err)
+			return data, err
+		}
+		c.mu.Unlock()
+		select {
+		case <-e.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		// Another's load that was given up says nothing about this one.
+		if e.err == nil || !errors.Is(e.err, context.Canceled) && !errors.Is(e.err, context.DeadlineExceeded) {
+			return e.data, e.err
+		}
+	}
+}
+
+// finish ends the load of e. A block that was put meanwhile stays.
+func (c *cache) finish(e *cached, data []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.data, e.err = data, err
+	close(e.done)
+	if c.blocks[e.key] != e {
+		return
+	}
+	if err != nil {
+		delete(c.blocks, e.key)
+		return
+	}
+	if e.pins == 0 {
+		c.addLocked(e)
+	}
+}
+
+// addLocked puts e into the order, and drops what is too much.
+func (c *cache) addLocked(e *cached) {
+	e.elem = c.order.PushFront(e)
+	for c.order.Len() > c.limit {
+		last := c.order.Back()
+		old := c.order.Remove(last).(*cached)
+		old.elem = nil
+		delete(c.blocks, old.key)
+	}
+}
+
+// put replaces a block, or adds it, and pins it so many times more.
+func (c *cache) put(k key, data []byte, pins int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.blocks[k]
+	if e == nil || e.data == nil {
+		old := e
+		e = &cached{key: k, done: closed}
+		if old != nil {
+			e.pins = old.pins
+		}
+		c.blocks[k] = e
+	}
+	if e.elem != nil {
+		c.order.Remove(e.elem)
+		e.elem = nil
+	}
+	e.data = data
+	e.pins += pins
+	if e.pins == 0 {
+		c.addLocked(e)
+	}
+}
+
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// pin keeps a block that is there; it returns false if it is not.
+func (c *cache) pin(k key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.blocks[k]
+	if e == nil || e.data == nil {
+		return false
+	}
+	if e.elem != nil {
+		c.order.Remove(e.elem)
+		e.elem = nil
+	}
+	e.pins++
+	return true
+}
+
+// unpin undoes one pin.
+func (c *cache) unpin(k key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.blocks[k]
+	if e == nil {
+		return
+	}
+	if e.pins--; e.pins == 0 {
+		c.addLocked(e)
+	}
+}
+
+// len returns how many blocks there are, and how many of them are pinned.
+func (c *cache) len() (n, pinned int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.blocks), len(c.blocks) - c.order.Len()
+}

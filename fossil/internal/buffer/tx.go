@@ -1,0 +1,559 @@
+package buffer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"strata/fossil/internal/format"
+)
+
+// errMiss ends an update that needs blocks which are not in memory.
+var errMiss = errors.New("block is not in memory")
+
+// fetchers is how many blocks an update has fetched at once.
+const fetchers = 64
+
+// A kind says how a changed block gets to the disk.
+type kind int
+
+const (
+	changed   kind = iota // through the log
+	fresh                 // to its place, before what points to it
+	overwrote             // to its place, at any time
+)
+
+// A change is a block as an update leaves it.
+type change struct {
+	data []byte
+	kind kind
+	old  []byte // before the update, if it is changed
+}
+
+// A Tx is an update under way. It sees its own changes. Its methods return
+// errors that the update must return too; then nothing was done.
+type Tx struct {
+	b          *Buffer
+	privileged bool
+	super      format.Super
+	superSet   bool
+	blocks     map[uint32]change
+	taken      []uint32 // allocated
+	freed      []uint32 // can be allocated once this is committed
+	misses     []key
+	intents    []intent
+	done       []uint64
+	publish    []func()
+}
+
+// Update runs f, whose changes are then seen by all, and durable after a
+// Sync. When f returns an error there are none. It may be called several times,
+// since it ends when it needs a block that is not in memory: it must do nothing
+// that cannot be done again, and wait for nothing.
+func (b *Buffer) Update(ctx context.Context, f func(tx *Tx) error) error {
+	return b.update(ctx, false, f)
+}
+
+// UpdatePrivileged is Update that may take the last free blocks: for what
+// makes room, or must not fail.
+func (b *Buffer) UpdatePrivileged(ctx context.Context, f func(tx *Tx) error) error {
+	return b.update(ctx, true, f)
+}
+
+func (b *Buffer) update(ctx context.Context, privileged bool, f func(tx *Tx) error) error {
+	var pinned []key
+	defer func() {
+		for _, k := range pinned {
+			b.cache.unpin(k)
+		}
+	}()
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		tx, wait, err := b.try(privileged, f)
+		switch {
+		case err == nil:
+			return nil
+		case wait != nil:
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case len(tx.misses) > 0:
+			keys, err := b.fetch(ctx, tx.misses)
+			pinned = append(pinned, keys...)
+			if err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// View runs f, which sees what updates before it did and changes nothing, and
+// like that of an Update may be called several times. It also works when
+// updates do not.
+func (b *Buffer) View(ctx context.Context, f func(tx *Tx) error) error {
+	var pinned []key
+	defer func() {
+		for _, k := range pinned {
+			b.cache.unpin(k)
+		}
+	}()
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		misses, err := b.look(f)
+		if len(misses) == 0 {
+			return err
+		}
+		keys, err := b.fetch(ctx, misses)
+		pinned = append(pinned, keys...)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// look runs f once.
+func (b *Buffer) look(f func(tx *Tx) error) ([]key, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	tx := &Tx{b: b, super: b.super}
+	err := f(tx)
+	return tx.misses, err
+}
+
+// fetch has blocks read and pins them.
+func (b *Buffer) fetch(ctx context.Context, keys []key) (pinned []key, err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(fetchers)
+	for _, k := range keys {
+		g.Go(func() error {
+			_, err := b.cache.get(ctx, k)
+			return err
+		})
+	}
+	err = g.Wait()
+	for _, k := range keys {
+		if b.cache.pin(k) {
+			pinned = append(pinned, k)
+		}
+	}
+	return pinned, err
+}
+
+// try runs f once. When it fails and wait is not nil, it may do better when
+// that is closed.
+func (b *Buffer) try(privileged bool, f func(tx *Tx) error) (tx *Tx, wait <-chan struct{}, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	tx = &Tx{b: b, privileged: privileged, super: b.super, blocks: map[uint32]change{}}
+	if b.err != nil {
+		return tx, nil, b.err
+	}
+	if len(b.running.write) > b.dirty {
+		return tx, b.soonLocked(), errMiss
+	}
+	err = f(tx)
+	if err == nil {
+		err = tx.Missing()
+	}
+	if err == nil {
+		var ok bool
+		if ok, err = b.publishLocked(tx); ok {
+			return tx, nil, nil
+		} else if err == nil {
+			wait, err = b.soonLocked(), errMiss
+		}
+	}
+	for _, a := range tx.taken {
+		b.free.set(a, true)
+	}
+	switch {
+	case len(tx.misses) > 0:
+	case errors.Is(err, errIntents):
+		wait = b.tidied
+	case errors.Is(err, ErrFull) && b.freeingLocked():
+		wait = b.soonLocked()
+	}
+	return tx, wait, err
+}
+
+// freeingLocked tells whether a commit will give free blocks, or the closing
+// of a tree.
+func (b *Buffer) freeingLocked() bool {
+	return len(b.running.freed) > 0 || b.committing != nil && len(b.committing.freed) > 0
+}
+
+// soonLocked has a commit done, and returns what is closed after it.
+func (b *Buffer) soonLocked() <-chan struct{} {
+	b.wake()
+	if b.committing != nil {
+		return b.committing.done
+	}
+	return b.running.done
+}
+
+// Super returns the super block.
+func (tx *Tx) Super() format.Super { return tx.super }
+
+// SetSuper changes the super block.
+func (tx *Tx) SetSuper(s format.Super) {
+	s.Logged = true
+	tx.super, tx.superSet = s, true
+}
+
+// Epoch returns the epoch of the active tree.
+func (tx *Tx) Epoch() uint32 { return tx.super.EpochHigh }
+
+// OnPublish has f called when the update succeeds, before others see it.
+func (tx *Tx) OnPublish(f func()) { tx.publish = append(tx.publish, f) }
+
+// have returns a block if it is in memory, and else asks for it.
+func (tx *Tx) have(k key) ([]byte, error) {
+	if k.block != onVenti {
+		if c, ok := tx.blocks[k.block]; ok {
+			return c.data, nil
+		}
+	}
+	if data, ok := tx.b.cache.peek(k); ok {
+		return data, nil
+	}
+	tx.misses = append(tx.misses, k)
+	return nil, errMiss
+}
+
+// Label returns the label of a data block.
+func (tx *Tx) Label(addr uint32) (format.Label, error) {
+	block, off, err := tx.b.labelAt(addr)
+	if err != nil {
+		return format.Label{}, err
+	}
+	data, err := tx.have(localKey(block))
+	if err != nil {
+		return format.Label{}, err
+	}
+	return format.UnpackLabel(data[off:])
+}
+
+// setLabel changes the label of a data block.
+func (tx *Tx) setLabel(addr uint32, l format.Label) error {
+	block, off, err := tx.b.labelAt(addr)
+	if err != nil {
+		return err
+	}
+	data, err := tx.change(block)
+	if err != nil {
+		return err
+	}
+	l.Pack(data[off:])
+	return nil
+}
+
+// change returns the bytes of a block for the update to change.
+func (tx *Tx) change(block uint32) ([]byte, error) {
+	if c, ok := tx.blocks[block]; ok {
+		return c.data, nil
+	}
+	old, err := tx.have(localKey(block))
+	if err != nil {
+		return nil, err
+	}
+	data := bytes.Clone(old)
+	tx.blocks[block] = change{data, changed, old}
+	return data, nil
+}
+
+// Get is Buffer.Get. The block may be one that the update changes later.
+func (tx *Tx) Get(p format.Pointer, t format.Type, tag uint32) ([]byte, error) {
+	if p == format.Hole {
+		return tx.b.emptyBlock(t), nil
+	}
+	addr, ok := p.Addr()
+	if !ok {
+		return tx.have(scoreKey(p.Score(), t))
+	}
+	l, err := tx.Label(addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := match(addr, &l, t, tag); err != nil {
+		return nil, err
+	}
+	return tx.have(localKey(tx.b.h.Data + addr))
+}
+
+// Want asks for a block that the update will need, so that it is fetched
+// together with others. A block in memory costs nothing.
+func (tx *Tx) Want(p format.Pointer, t format.Type) {
+	addr, ok := p.Addr()
+	switch {
+	case p == format.Hole:
+	case !ok:
+		tx.have(scoreKey(p.Score(), t))
+	case addr < tx.b.h.Blocks():
+		tx.have(localKey(tx.b.h.Data + addr))
+		tx.wantLabel(addr)
+	}
+}
+
+func (tx *Tx) wantLabel(addr uint32) {
+	if block, _, err := tx.b.labelAt(addr); err == nil {
+		if k := localKey(block); !slices.Contains(tx.misses, k) {
+			tx.have(k)
+		}
+	}
+}
+
+// Missing tells whether something was asked for that is not in memory: the
+// update may as well end.
+func (tx *Tx) Missing() error {
+	if len(tx.misses) > 0 {
+		return errMiss
+	}
+	return nil
+}
+
+// Own tells whether p leads to a block that may be changed where it is: one
+// of the partition, of the epoch of the active tree.
+func (tx *Tx) Own(p format.Pointer, t format.Type, tag uint32) (bool, error) {
+	addr, ok := p.Addr()
+	if !ok {
+		return false, nil
+	}
+	l, err := tx.Label(addr)
+	if err != nil {
+		return false, err
+	}
+	if err := match(addr, &l, t, tag); err != nil {
+		return false, err
+	}
+	return l.Epoch == tx.super.EpochHigh, nil
+}
+
+// Alloc allocates a block. It has the contents of data, which the update must
+// not use any more, or is empty if data is nil; the update may change what is
+// returned. Without room the error is ErrFull.
+func (tx *Tx) Alloc(t format.Type, tag uint32, data []byte) (addr uint32, buf []byte, err error) {
+	free := tx.b.free
+	if !tx.privileged && free.free <= tx.b.reserve {
+		return 0, nil, ErrFull
+	}
+	addr, ok := free.take()
+	if !ok {
+		return 0, nil, ErrFull
+	}
+	tx.taken = append(tx.taken, addr)
+	l := format.Label{State: format.Alloc, Type: t, Epoch: tx.super.EpochHigh, EpochClose: format.Open, Tag: tag}
+	if err := tx.setLabel(addr, l); err != nil {
+		return 0, nil, err
+	}
+	if data == nil {
+		data = bytes.Clone(tx.b.emptyBlock(t))
+	}
+	tx.blocks[tx.b.h.Data+addr] = change{data, fresh, nil}
+	return addr, data, nil
+}
+
+// Change returns the bytes of a block of metadata that the update owns, for
+// it to change.
+func (tx *Tx) Change(addr uint32) ([]byte, error) { return tx.change(tx.b.h.Data + addr) }
+
+// Overwrite gives a leaf that the update owns new contents. They need not
+// become durable together with the rest. data is the buffer's from now on.
+func (tx *Tx) Overwrite(addr uint32, data []byte) {
+	block := tx.b.h.Data + addr
+	if c, ok := tx.blocks[block]; ok {
+		tx.blocks[block] = change{data, c.kind, c.old}
+		return
+	}
+	tx.blocks[block] = change{data, overwrote, nil}
+}
+
+// Writable returns the block of metadata that p leads to, for the update to
+// change, and where it is: a copy, unless the update owns it. What led to the
+// old one must lead to the new.
+func (tx *Tx) Writable(p format.Pointer, t format.Type, tag uint32) (addr uint32, data []byte, err error) {
+	own, err := tx.Own(p, t, tag)
+	if err != nil {
+		return 0, nil, err
+	}
+	if own {
+		addr, _ = p.Addr()
+		data, err = tx.Change(addr)
+		return addr, data, err
+	}
+	old, err := tx.Get(p, t, tag)
+	if err != nil {
+		return 0, nil, err
+	}
+	data = bytes.Clone(old)
+	if t == format.Dir && !p.IsLocal() {
+		tidyEntries(data)
+	}
+	return tx.replace(p, t, tag, data)
+}
+
+// tidyEntries gives the entries of a block of Venti's the form of ours.
+func tidyEntries(data []byte) {
+	for i := range len(data) / format.EntrySize {
+		if e := format.EntryAt(data, i); e.Active {
+			format.PutEntry(data, i, &e)
+		}
+	}
+}
+
+// Replace allocates a block with the contents of data for the one that p leads
+// to, which may be a hole, and which the active tree then links to no longer.
+func (tx *Tx) Replace(p format.Pointer, t format.Type, tag uint32, data []byte) (addr uint32, err error) {
+	addr, _, err = tx.replace(p, t, tag, data)
+	return addr, err
+}
+
+func (tx *Tx) replace(p format.Pointer, t format.Type, tag uint32, data []byte) (addr uint32, buf []byte, err error) {
+	if addr, buf, err = tx.Alloc(t, tag, data); err != nil {
+		return 0, nil, err
+	}
+	old, ok := p.Addr()
+	if !ok {
+		return addr, buf, nil
+	}
+	l, err := tx.Label(old)
+	if err != nil {
+		return 0, nil, err
+	}
+	if l.Epoch != tx.super.EpochHigh {
+		l.State |= format.Copied
+	}
+	return addr, buf, tx.close(old, l, tx.super.EpochHigh)
+}
+
+// close closes a block. l is its label.
+func (tx *Tx) close(addr uint32, l format.Label, epoch uint32) error {
+	l.State |= format.Closed
+	l.EpochClose = epoch
+	if err := tx.setLabel(addr, l); err != nil {
+		return err
+	}
+	if l.Free(tx.super.EpochLow) {
+		tx.freed = append(tx.freed, addr)
+		delete(tx.blocks, tx.b.h.Data+addr)
+	}
+	return nil
+}
+
+// inline is how many blocks an update closes at once; a tree with more is
+// closed by an intent, and each step of that closes so many.
+const inline = 256
+
+// Unlink closes the tree under p, to which the active tree links no longer. A
+// large one is left to an intent.
+func (tx *Tx) Unlink(p format.Pointer, t format.Type, tag uint32) error {
+	addr, ok := p.Addr()
+	if !ok {
+		return nil
+	}
+	in := intent{typ: t, addr: addr, tag: tag, epoch: tx.super.EpochHigh}
+	if t.Level() < 2 {
+		n, err := tx.children(addr, t, tag)
+		if err != nil {
+			return err
+		}
+		if n < inline {
+			budget := inline
+			_, err := tx.closeTree(addr, t, &in, 0, &budget)
+			return err
+		}
+	}
+	if len(tx.b.intents)+len(tx.intents) >= maxIntents {
+		// They are worked on; the update comes again when one is done.
+		return errIntents
+	}
+	in.id = tx.b.nextIntent + uint64(len(tx.intents))
+	tx.intents = append(tx.intents, in)
+	return nil
+}
+
+// children returns how many local blocks a block at level 1 points to.
+func (tx *Tx) children(addr uint32, t format.Type, tag uint32) (n int, err error) {
+	if t.Level() == 0 {
+		return 0, nil
+	}
+	data, err := tx.Get(format.Local(addr), t, tag)
+	if errors.Is(err, ErrMismatch) {
+		return 0, nil // nothing of ours
+	}
+	if err != nil {
+		return 0, err
+	}
+	for i := range len(data) / format.PointerSize {
+		if format.PointerAt(data, i).IsLocal() {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// closeTree closes the blocks of the tree under addr, those at level 0 first,
+// from in.leaf on; base is the number of the tree's first. It ends when it has
+// closed *budget blocks, and returns whether it came to the end of the tree.
+// Blocks that are closed already, or another's, are left alone, with what is
+// below them.
+func (tx *Tx) closeTree(addr uint32, t format.Type, in *intent, base int64, budget *int) (all bool, err error) {
+	l, err := tx.Label(addr)
+	if err != nil && !errors.Is(err, ErrAddress) {
+		return false, err
+	}
+	if err != nil || match(addr, &l, t, in.tag) != nil || l.State&format.Closed != 0 || l.Epoch > in.epoch {
+		return true, nil
+	}
+	if t.Level() > 0 {
+		data, err := tx.have(localKey(tx.b.h.Data + addr))
+		if err != nil {
+			return false, err
+		}
+		np := int64(len(data) / format.PointerSize)
+		span := int64(1) // blocks of level 0 under each child
+		for range t.Level() - 1 {
+			span *= np
+		}
+		first := (in.leaf - base) / span
+		if t.Level() == 1 {
+			for i := first; i < np && i < first+int64(*budget); i++ {
+				if a, ok := format.PointerAt(data, int(i)).Addr(); ok {
+					tx.wantLabel(a)
+				}
+			}
+			if err := tx.Missing(); err != nil {
+				return false, err
+			}
+		}
+		for i := first; i < np; i++ {
+			if a, ok := format.PointerAt(data, int(i)).Addr(); ok {
+				if *budget <= 0 {
+					return false, nil
+				}
+				if all, err := tx.closeTree(a, t-1, in, base+i*span, budget); err != nil || !all {
+					return false, err
+				}
+			}
+			in.leaf = base + (i+1)*span
+		}
+	}
+	*budget--
+	return true, tx.close(addr, l, in.epoch)
+}
+
+// String tells what the update does, for messages.
+func (tx *Tx) String() string {
+	return fmt.Sprintf("update of %d blocks, %d allocated, %d freed", len(tx.blocks), len(tx.taken), len(tx.freed))
+}
