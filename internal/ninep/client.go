@@ -1,15 +1,13 @@
 package ninep
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"sync"
-	"syscall"
+	"sync/atomic"
 )
 
 // A ClientConfig sets how a client speaks. Its zero value is classic 9P2000
@@ -18,47 +16,37 @@ type ClientConfig struct {
 	Dialect Dialect // asked for; what the server answers is Client.Dialect
 	Msize   int
 	Users   *Users // translates numbers in the dialects that have them; nil sends none
-}
 
-// clientTags is how many requests a client has in flight at most. The tag of
-// the Tflush of request t is t+clientTags.
-const clientTags = 64
+	// Redial makes another connection when the client has lost its own. It is
+	// called by whoever needs the connection, one at a time, and sets the pace:
+	// if it fails, so does that call, and the next one tries again. Nil is never.
+	Redial func(ctx context.Context) (io.ReadWriteCloser, error)
+}
 
 // A Client is the client's end of a connection. Its methods, and those of
 // its Files, may be called at once.
 //
 // When a context is cancelled the request is flushed, and the call returns
 // when the server has agreed, or when the client is closed.
+//
+// With Redial a client outlives its connection. A file is walked to and opened
+// again when it is next used, if its name still leads to the same qid, and what
+// has the same effect twice is asked again: reads, writes at an offset, stats,
+// walks. All else fails if the connection breaks before the reply has come, for
+// nobody knows whether it was done. Writes that a lost server had answered may
+// be lost with it: the next Sync of the file fails.
 type Client struct {
-	rwc     io.ReadWriteCloser
+	cfg     ClientConfig
 	dialect Dialect
-	msize   uint32
-	users   *Users
+	link    atomic.Pointer[link]
 
-	tags chan uint16   // that are free
-	done chan struct{} // closed when the reader has ended
+	dialing chan struct{} // holds one while a connection is made again
 
-	wmu sync.Mutex // held while writing a request
-
-	mu    sync.Mutex // guards the fields below
-	calls [2 * clientTags]*call
-	fids  []uint32 // given back
-	next  uint32   // the first fid never used
-	err   error    // why the connection is of no use any more
+	mu     sync.Mutex // guards the fields below
+	closed bool
+	fids   []uint32 // given back
+	next   uint32   // the first fid never used
 }
-
-// A call is a request in flight.
-type call struct {
-	tag  uint16
-	want Type
-	dst  []byte // where the data of an Rread goes
-	n    int    // how much of it came
-	rep  Fcall
-	err  error
-	done chan struct{} // receives once, when the rest is set
-}
-
-var callPool = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
 
 // errClosed is what calls on a closed client return.
 var errClosed = fmt.Errorf("9p client: %w", net.ErrClosed)
@@ -69,67 +57,18 @@ func NewClient(ctx context.Context, rwc io.ReadWriteCloser, cfg ClientConfig) (*
 	if cfg.Msize == 0 {
 		cfg.Msize = DefaultMsize
 	}
-	c := &Client{
-		rwc: rwc, dialect: cfg.Dialect, msize: uint32(min(max(cfg.Msize, MinMsize), MaxMsize)), users: cfg.Users,
-		tags: make(chan uint16, clientTags), done: make(chan struct{}), next: 1,
-	}
-	stop := context.AfterFunc(ctx, func() { rwc.Close() })
-	br := bufio.NewReaderSize(rwc, readBuffer)
-	err := c.handshake(br)
-	if !stop() && ctx.Err() != nil {
-		err = ctx.Err()
-	}
+	cfg.Msize = min(max(cfg.Msize, MinMsize), MaxMsize)
+	l, err := newLink(ctx, rwc, cfg.Dialect, uint32(cfg.Msize))
 	if err != nil {
-		rwc.Close()
-		return nil, fmt.Errorf("9p version: %w", err)
+		return nil, err
 	}
-	for t := range uint16(clientTags) {
-		c.tags <- t
-	}
-	go c.readLoop(br) // ends when rwc is closed; Close waits for it
-	return c, nil
+	return newClient(l, cfg), nil
 }
 
-func (c *Client) handshake(br *bufio.Reader) error {
-	f := Fcall{Type: Tversion, Tag: NoTag, Msize: c.msize, Version: c.dialect.String()}
-	b, err := f.Pack(nil, c.dialect)
-	if err != nil {
-		return err
-	}
-	if _, err := c.rwc.Write(b); err != nil {
-		return err
-	}
-	frame, err := readFrame(br, c.msize)
-	if err != nil {
-		return err
-	}
-	defer frame.free()
-	d := c.dialect
-	if Type(frame.b[4]) == Rerror {
-		d = Classic // what a server says before it knows better
-	}
-	if err := f.Unpack(frame.b, d); err != nil {
-		return err
-	}
-	switch f.Type {
-	case Rerror:
-		return textError(f.Ename, 0)
-	case Rlerror:
-		return errnoError(syscall.Errno(f.Errno))
-	case Rversion:
-	default:
-		return ErrBotch
-	}
-	got, ok := parseVersion(f.Version)
-	// A server may give less than it was asked for.
-	if !ok || got != c.dialect && got != Classic {
-		return fmt.Errorf("server speaks %q, not %s", f.Version, c.dialect)
-	}
-	if f.Msize < MinMsize || f.Msize > c.msize {
-		return fmt.Errorf("server's message size is %d: %w", f.Msize, ErrBotch)
-	}
-	c.dialect, c.msize = got, f.Msize
-	return nil
+func newClient(l *link, cfg ClientConfig) *Client {
+	c := &Client{cfg: cfg, dialect: l.dialect, dialing: make(chan struct{}, 1), next: 1}
+	c.link.Store(l)
+	return c
 }
 
 // Dialect returns what was agreed on.
@@ -137,232 +76,83 @@ func (c *Client) Dialect() Dialect { return c.dialect }
 
 // Users returns what translates the numbers of users; it may be nil, which
 // is of use too.
-func (c *Client) Users() *Users { return c.users }
+func (c *Client) Users() *Users { return c.cfg.Users }
 
 // Close hangs up. Calls under way fail.
 func (c *Client) Close() error {
-	c.fail(errClosed)
-	err := c.rwc.Close()
-	<-c.done
-	return err
-}
-
-// fail ends all calls, now and later, with the first error.
-func (c *Client) fail(err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil {
-		c.err = err
-	}
-}
-
-// readLoop takes replies until the connection ends.
-func (c *Client) readLoop(br *bufio.Reader) {
-	defer close(c.done)
-	for {
-		if err := c.readReply(br); err != nil {
-			c.fail(fmt.Errorf("9p client: %w", err))
-			c.rwc.Close()
-			break
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for tag, x := range c.calls {
-		if x != nil {
-			c.calls[tag] = nil
-			x.err = c.err
-			x.done <- struct{}{}
-		}
-	}
-}
-
-func (c *Client) readReply(br *bufio.Reader) error {
-	head, err := br.Peek(headerSize)
-	if err != nil {
-		return err
-	}
-	n := binary.LittleEndian.Uint32(head)
-	t, tag := Type(head[4]), binary.LittleEndian.Uint16(head[5:])
-	if n < headerSize || n > c.msize {
-		return fmt.Errorf("frame of %d bytes: %w", n, ErrTooLong)
-	}
-	// While it is in calls, x is nobody's but the reader's.
-	var x *call
-	if int(tag) < len(c.calls) {
-		c.mu.Lock()
-		x = c.calls[tag]
-		c.mu.Unlock()
-	}
-	if x == nil {
-		return fmt.Errorf("reply with tag %d: %w", tag, ErrBotch)
-	}
-	if t == Rread && x.want == Rread && x.dst != nil {
-		if head, err = br.Peek(rreadHeader); err != nil {
-			return err
-		}
-		count := binary.LittleEndian.Uint32(head[headerSize:])
-		if uint64(count)+rreadHeader != uint64(n) || uint64(count) > uint64(len(x.dst)) {
-			return fmt.Errorf("read reply of %d bytes: %w", count, ErrBotch)
-		}
-		br.Discard(rreadHeader)
-		if _, err := io.ReadFull(br, x.dst[:count]); err != nil {
-			return err
-		}
-		x.n = int(count)
-	} else {
-		frame, err := readFrame(br, c.msize)
-		if err != nil {
-			return err
-		}
-		if err := x.rep.Unpack(frame.b, c.dialect); err != nil {
-			frame.free()
-			return err
-		}
-		x.rep.Data = slices.Clone(x.rep.Data)
-		frame.free()
-		switch t {
-		case x.want:
-		case Rerror:
-			x.err = textError(x.rep.Ename, syscall.Errno(x.rep.Errno))
-		case Rlerror:
-			x.err = errnoError(syscall.Errno(x.rep.Errno))
-		default:
-			return fmt.Errorf("reply of type %d to %d: %w", t, x.want-1, ErrBotch)
-		}
-	}
-	c.mu.Lock()
-	c.calls[tag] = nil
+	c.closed = true
+	l := c.link.Load()
 	c.mu.Unlock()
-	x.done <- struct{}{}
-	return nil
+	return l.close()
 }
 
-// start sends a request. The call must be waited for with finish.
-func (c *Client) start(ctx context.Context, f *Fcall, dst []byte) (*call, error) {
+// current returns the link, made anew if it was lost and may be.
+func (c *Client) current(ctx context.Context) (*link, error) {
+	l := c.link.Load()
+	if c.cfg.Redial == nil || l.alive() {
+		return l, nil
+	}
 	select {
-	case f.Tag = <-c.tags:
+	case c.dialing <- struct{}{}:
+		defer func() { <-c.dialing }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-c.done:
-		return nil, c.failure()
 	}
-	x, err := c.send(f, dst)
+	l = c.link.Load()
+	if l.alive() || errors.Is(l.failure(), errClosed) {
+		return l, nil
+	}
+	rwc, err := c.cfg.Redial(ctx)
 	if err != nil {
-		c.tags <- f.Tag
+		return nil, fmt.Errorf("9p client: connect again: %w", err)
 	}
-	return x, err
-}
-
-func (c *Client) failure() error {
+	next, err := newLink(ctx, rwc, c.dialect, uint32(c.cfg.Msize))
+	if err != nil {
+		return nil, fmt.Errorf("connect again: %w", err)
+	}
+	if next.dialect != c.dialect {
+		next.close()
+		return nil, fmt.Errorf("9p client: connect again: server speaks %s now, not %s", next.dialect, c.dialect)
+	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
-}
-
-// send sends a request that has its tag.
-func (c *Client) send(f *Fcall, dst []byte) (*call, error) {
-	out := getBuffer(0)
-	defer out.free()
-	data := f.Data // of a Twrite it is sent from where it is
-	f.Data = nil
-	var err error
-	out.b, err = f.Pack(out.b, c.dialect)
-	f.Data = data
-	if err != nil {
-		return nil, err
-	}
-	n := len(out.b) + len(data)
-	if n > int(c.msize) {
-		return nil, fmt.Errorf("message of %d bytes: %w", n, ErrTooLong)
-	}
-	if len(data) > 0 {
-		binary.LittleEndian.PutUint32(out.b, uint32(n))
-		binary.LittleEndian.PutUint32(out.b[len(out.b)-4:], uint32(len(data)))
-	}
-	x := callPool.Get().(*call)
-	x.tag, x.want, x.dst, x.n, x.err = f.Tag, f.Type+1, dst, 0, nil
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
-		return nil, c.err
-	}
-	c.calls[f.Tag] = x
-	c.mu.Unlock()
-
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if len(data) > 0 {
-		v := net.Buffers{out.b, data}
-		_, err = v.WriteTo(c.rwc)
-	} else {
-		_, err = c.rwc.Write(out.b)
-	}
-	if err != nil {
-		// The reader will meet the end, and fail this call with the others.
-		c.fail(fmt.Errorf("9p client: %w", err))
-		c.rwc.Close()
-	}
-	return x, nil
-}
-
-// finish waits for a call, or if ctx ends first for the server's consent to
-// that. rep is nil for reads that had a destination.
-func (c *Client) finish(ctx context.Context, x *call, rep *Fcall) (int, error) {
-	var cancelled error
-	select {
-	case <-x.done:
-	case <-ctx.Done():
-		cancelled = c.flush(ctx, x)
-	}
-	tag, n, err := x.tag, x.n, x.err
-	if cancelled != nil {
-		err = cancelled
-	}
-	if rep != nil {
-		*rep = x.rep
-	}
-	x.rep, x.dst = Fcall{}, nil
-	callPool.Put(x)
-	c.tags <- tag
-	return n, err
-}
-
-// flush gives x up, and returns nil if it has been answered all the same.
-func (c *Client) flush(ctx context.Context, x *call) error {
-	y, err := c.send(&Fcall{Type: Tflush, Tag: x.tag + clientTags, Oldtag: x.tag}, nil)
-	if err != nil {
-		// The connection is broken, and the reader ends all calls.
-		<-x.done
-		return nil
-	}
-	<-y.done
-	// Either x was answered before the flush, or it never will be.
-	c.mu.Lock()
-	pending := c.calls[x.tag] == x
-	if pending {
-		c.calls[x.tag] = nil
+	closed := c.closed
+	if !closed {
+		c.link.Store(next)
 	}
 	c.mu.Unlock()
-	y.rep = Fcall{}
-	callPool.Put(y)
-	if !pending {
-		<-x.done
-		return nil
+	if closed {
+		next.close()
+		return nil, errClosed
 	}
-	return ctx.Err()
+	return next, nil
+}
+
+// maxTries is how many connections one call may lose.
+const maxTries = 3
+
+// again tells whether a request that ended with err is to be sent once more.
+func (c *Client) again(try int, f *Fcall, err error) bool {
+	return c.cfg.Redial != nil && try < maxTries && lost(err) && repeatable(f)
+}
+
+// repeatable tells whether a request has the same effect twice.
+func repeatable(f *Fcall) bool {
+	switch f.Type {
+	case Tattach, Twalk, Tread, Treaddir, Tstat, Tgetattr, Tstatfs, Treadlink:
+		return true
+	case Topen:
+		return OpenMode(f.Mode)&OTRUNC == 0
+	case Tlopen:
+		return f.Flags&linuxTrunc == 0
+	}
+	return false
 }
 
 // Call sends any request, and returns the reply or, if that is an error, the
 // error. It sets the tag.
 func (c *Client) Call(ctx context.Context, f *Fcall) (Fcall, error) {
-	var rep Fcall
-	x, err := c.start(ctx, f, nil)
-	if err != nil {
-		return rep, err
-	}
-	_, err = c.finish(ctx, x, &rep)
-	return rep, err
+	return c.link.Load().call(ctx, f)
 }
 
 // NewFid returns a fid that is not in use, for Call.

@@ -27,15 +27,16 @@ const (
 	writePiece = 1 << 20
 )
 
-// A conn is a connection. One goroutine reads it; each request is worked on by
+// A conn is a connection, or a local client's place. One goroutine reads it; each request is worked on by
 // a goroutine of its own, except those that can be answered at once. Replies
 // go to a queue, which the first to find nobody writing writes, in order,
 // until it is empty.
 type conn struct {
-	srv *Server
-	rwc io.ReadWriteCloser
-	br  *bufio.Reader
-	ctx context.Context // of the connection: cancelled when it ends
+	srv    *Server
+	rwc    io.ReadWriteCloser // nil of a local client
+	br     *bufio.Reader      // owned by the reader
+	ctx    context.Context    // of the connection: cancelled when it ends
+	cancel func()             // of a local client: cancels ctx
 
 	// Set by the reader for Tversion, while no request is in flight.
 	dialect Dialect
@@ -62,6 +63,7 @@ type conn struct {
 	// Owned by whoever set writing.
 	batch []*buffer
 	iov   net.Buffers
+	left  net.Buffers // of iov, while it is written: a field, as it would escape
 }
 
 // A request is a message being worked on.
@@ -71,6 +73,8 @@ type request struct {
 	rep   Fcall
 	frame *buffer // of the request
 	out   *buffer // the reply, if the handler has packed it itself
+	dst   []byte  // of a local client: where the data of a read goes
+	n     int     // how much of it came
 	cost  int     // what it counts for in conn.bytes: the memory that it takes
 	run   func()  // r.work, bound once
 
@@ -98,8 +102,8 @@ func (c *conn) newRequest(frame *buffer) *request {
 func (r *request) free() {
 	r.frame.free()
 	r.out.free()
-	r.rep = Fcall{} // Unpack clears r.f
-	r.c, r.frame, r.out, r.ctx = nil, nil, nil, nil
+	r.f, r.rep = Fcall{}, Fcall{}
+	r.c, r.frame, r.out, r.ctx, r.dst, r.n = nil, nil, nil, nil, nil, 0
 	r.flushed, r.flushes = false, r.flushes[:0]
 	requests.Put(r)
 }
@@ -276,8 +280,9 @@ func (c *conn) endLocked(r *request, err error) {
 	delete(c.tags, r.f.Tag)
 	c.bytes -= r.cost
 	// A flushed request that succeeded has changed something, of which the
-	// client must know; one that failed has not.
-	if err == nil || !r.flushed {
+	// client must know; one that failed has not. So it is with what ends because
+	// the connection does: no answer says more than that it was interrupted.
+	if err == nil || !r.flushed && c.ctx.Err() == nil {
 		c.queueReplyLocked(r, err)
 	}
 	for _, f := range r.flushes {
@@ -409,9 +414,8 @@ func (c *conn) writeSome(batch []*buffer) error {
 	for _, out := range batch {
 		iov = append(iov, out.b)
 	}
-	c.iov = iov // WriteTo moves the slice along: keep its start
-	w := iov
-	_, err := w.WriteTo(c.rwc)
+	c.iov, c.left = iov, iov // WriteTo moves the slice along
+	_, err := c.left.WriteTo(c.rwc)
 	clear(c.iov)
 	return err
 }

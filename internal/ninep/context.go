@@ -9,16 +9,28 @@ import (
 // A requestContext is the context of one request. It is cheaper than one of
 // package context: one allocation, and no channel unless somebody waits.
 type requestContext struct {
-	parent context.Context
+	parent context.Context // the connection's
+	caller context.Context // of a local client; else nil
 
-	mu   sync.Mutex // guards the fields below
-	done chan struct{}
-	stop func() bool // ends the watch of parent
-	err  error
+	mu    sync.Mutex // guards the fields below
+	done  chan struct{}
+	stops [2]func() bool // end the watch of parent and caller
+	err   error
 }
 
-func (x *requestContext) Deadline() (time.Time, bool) { return x.parent.Deadline() }
-func (x *requestContext) Value(key any) any           { return x.parent.Value(key) }
+func (x *requestContext) Deadline() (time.Time, bool) {
+	if x.caller != nil {
+		return x.caller.Deadline()
+	}
+	return x.parent.Deadline()
+}
+
+func (x *requestContext) Value(key any) any {
+	if x.caller != nil {
+		return x.caller.Value(key)
+	}
+	return x.parent.Value(key)
+}
 
 func (x *requestContext) Done() <-chan struct{} {
 	x.mu.Lock()
@@ -27,8 +39,12 @@ func (x *requestContext) Done() <-chan struct{} {
 		x.done = make(chan struct{})
 		if x.err != nil {
 			close(x.done)
-		} else {
-			x.stop = context.AfterFunc(x.parent, func() { x.cancel(x.parent.Err()) })
+			return x.done
+		}
+		for i, p := range []context.Context{x.parent, x.caller} {
+			if p != nil && p.Done() != nil {
+				x.stops[i] = context.AfterFunc(p, func() { x.cancel(p.Err()) })
+			}
 		}
 	}
 	return x.done
@@ -39,6 +55,9 @@ func (x *requestContext) Err() error {
 	defer x.mu.Unlock()
 	if x.err != nil {
 		return x.err
+	}
+	if x.caller != nil && x.caller.Err() != nil {
+		return x.caller.Err()
 	}
 	return x.parent.Err()
 }
@@ -53,7 +72,9 @@ func (x *requestContext) cancel(err error) {
 	if x.done != nil {
 		close(x.done)
 	}
-	if x.stop != nil {
-		x.stop()
+	for _, stop := range x.stops {
+		if stop != nil {
+			stop()
+		}
 	}
 }

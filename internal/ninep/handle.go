@@ -42,6 +42,9 @@ func (c *conn) user(uname string, uid uint32) (string, error) {
 	if c.dialect != Classic && uid != NoUID {
 		uname = c.srv.cfg.Users.Name(uid)
 	}
+	if c.rwc == nil {
+		return orNone(uname), nil
+	}
 	user, err := c.srv.cfg.User(c.rwc, uname)
 	return orNone(user), err
 }
@@ -96,7 +99,7 @@ func (c *conn) attach(ctx context.Context, r *request) error {
 		if user, err = af.auth.User(); err != nil {
 			return err
 		}
-	case auth:
+	case auth && c.rwc != nil:
 		user = NoUser
 	}
 	root, err := c.srv.fs.Attach(ctx, user, r.f.Aname)
@@ -282,13 +285,17 @@ func (c *conn) read(ctx context.Context, r *request) error {
 	case o.dir != nil && c.dialect == Linux:
 		return ErrIsDir
 	}
-	n := c.readCount(r.f.Count)
-	r.out = newRead(n)
+	data := r.dst
+	if data == nil {
+		r.out = newRead(c.readCount(r.f.Count))
+		data = r.out.b[rreadHeader:]
+	}
+	n := 0
 	switch {
 	case o.dir != nil:
-		n, err = c.readClassicDir(ctx, o, r.out.b[rreadHeader:rreadHeader], n, r.f.Offset)
+		n, err = c.readClassicDir(ctx, o, data[:0], len(data), r.f.Offset)
 	case o.reader != nil:
-		n, err = o.reader.ReadAt(ctx, r.out.b[rreadHeader:], int64(r.f.Offset))
+		n, err = o.reader.ReadAt(ctx, data, int64(r.f.Offset))
 		if n > 0 || errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -298,7 +305,9 @@ func (c *conn) read(ctx context.Context, r *request) error {
 	if err != nil {
 		return err
 	}
-	finishRead(r.out, Rread, r.f.Tag, n)
+	if r.n = n; r.out != nil {
+		finishRead(r.out, Rread, r.f.Tag, n)
+	}
 	return nil
 }
 

@@ -132,22 +132,23 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
+func (s *Server) newConn(ctx context.Context, rwc io.ReadWriteCloser) *conn {
+	c := &conn{
+		srv: s, rwc: rwc, ctx: ctx, msize: uint32(s.cfg.Msize),
+		fids: make(map[uint32]*fid), tags: make(map[uint16]*request),
+	}
+	c.ended.L = &c.mu
+	return c
+}
+
 // ServeConn serves one connection until it ends or ctx is cancelled, and
 // closes it. When it returns, every request is over and every fid clunked. A
 // client that hangs up is not an error.
 func (s *Server) ServeConn(ctx context.Context, rwc io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := &conn{
-		srv:   s,
-		rwc:   rwc,
-		br:    bufio.NewReaderSize(rwc, readBuffer),
-		ctx:   ctx,
-		msize: uint32(s.cfg.Msize),
-		fids:  make(map[uint32]*fid),
-		tags:  make(map[uint16]*request),
-	}
-	c.ended.L = &c.mu
+	c := s.newConn(ctx, rwc)
+	c.br = bufio.NewReaderSize(rwc, readBuffer)
 	// Closing wakes the reader and any writer.
 	stop := context.AfterFunc(ctx, func() { rwc.Close() })
 	defer stop()

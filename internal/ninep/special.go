@@ -11,9 +11,9 @@ import (
 // What follows is what Linux knows of files and Plan 9 does not. A dialect
 // that cannot say it gets ErrNotSupported, as a server does that cannot do it.
 
-// do sends a request about a file, and wraps its error.
-func (f *File) do(ctx context.Context, what string, req *Fcall) (Fcall, error) {
-	rep, err := f.c.Call(ctx, req)
+// do sends a request about a file, and others perhaps, and wraps its error.
+func (f *File) do(ctx context.Context, what string, req *Fcall, others ...*File) (Fcall, error) {
+	rep, err := f.call(ctx, req, others...)
 	if err != nil {
 		return rep, fmt.Errorf("%s %s: %w", what, f.name, err)
 	}
@@ -39,20 +39,24 @@ func (f *File) Attr(ctx context.Context) (Attr, Qid, error) {
 	if err != nil {
 		return Attr{}, Qid{}, err
 	}
-	return d.attr(f.c.users), d.Qid, nil
+	return d.attr(f.c.cfg.Users), d.Qid, nil
 }
 
 // ReadOnce reads with one request, at most as much as one reply carries: from
 // a file whose every read has a meaning of its own. No bytes are its end.
 func (f *File) ReadOnce(ctx context.Context, p []byte, off int64) (int, error) {
-	if f.chunk == 0 {
-		return 0, fmt.Errorf("read %s: %w", f.name, ErrFidUse)
-	}
-	p = p[:min(len(p), f.chunk)]
-	x, err := f.c.start(ctx, &Fcall{Type: Tread, Fid: f.fid, Offset: uint64(off), Count: uint32(len(p))}, p)
-	n := 0
-	if err == nil {
-		n, err = f.c.finish(ctx, x, nil)
+	n, err := 0, error(ErrFidUse)
+	if l, e := f.use(ctx); e != nil {
+		err = e
+	} else if chunk := f.chunk(l); chunk > 0 {
+		x := newCall()
+		defer x.free()
+		x.dst = p[:min(len(p), chunk)]
+		x.req = Fcall{Type: Tread, Fid: f.fid, Offset: uint64(off), Count: uint32(len(x.dst))}
+		if err = l.start(ctx, x); err == nil {
+			err = l.wait(ctx, x)
+			n = x.n
+		}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", f.name, err)
@@ -128,7 +132,7 @@ func (f *File) Link(ctx context.Context, target *File, name string) error {
 	if err := f.linuxOnly("link in"); err != nil {
 		return err
 	}
-	_, err := f.do(ctx, "link in", &Fcall{Type: Tlink, Newfid: f.fid, Fid: target.fid, Name: name})
+	_, err := f.do(ctx, "link in", &Fcall{Type: Tlink, Newfid: f.fid, Fid: target.fid, Name: name}, target)
 	return err
 }
 
@@ -166,7 +170,7 @@ func (f *File) RemoveName(ctx context.Context, name string, dir bool) error {
 // be f, and newname free.
 func (f *File) RenameName(ctx context.Context, oldname string, newdir *File, newname string) error {
 	if f.c.dialect == Linux {
-		_, err := f.do(ctx, "rename in", &Fcall{Type: Trenameat, Fid: f.fid, Name: oldname, Newfid: newdir.fid, Newname: newname})
+		_, err := f.do(ctx, "rename in", &Fcall{Type: Trenameat, Fid: f.fid, Name: oldname, Newfid: newdir.fid, Newname: newname}, newdir)
 		if !errors.Is(err, ErrNotSupported) {
 			return err
 		}
@@ -196,11 +200,16 @@ func (f *File) xattr(ctx context.Context, name string) ([]byte, error) {
 	if err := f.linuxOnly("xattr of"); err != nil {
 		return nil, err
 	}
-	g := &File{c: f.c, fid: f.c.NewFid(), name: f.name, chunk: int(f.c.msize) - ioHeader}
-	rep, err := f.do(ctx, "xattr of", &Fcall{Type: Txattrwalk, Fid: f.fid, Newfid: g.fid, Name: name})
+	l, err := f.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g := f.c.newFile(l)
+	g.name, g.opened = f.name, true
+	rep, err := l.call(ctx, &Fcall{Type: Txattrwalk, Fid: f.fid, Newfid: g.fid, Name: name})
 	if err != nil {
 		f.c.FreeFid(g.fid)
-		return nil, err
+		return nil, fmt.Errorf("xattr of %s: %w", f.name, err)
 	}
 	defer g.Close(ctx)
 	if rep.Size > maxXattr {
@@ -244,7 +253,7 @@ func (f *File) SetXattr(ctx context.Context, name string, value []byte, flags in
 	}
 	req := Fcall{Type: Txattrcreate, Fid: g.fid, Name: name, Size: uint64(len(value)), Flags: uint32(flags)}
 	if _, err = g.do(ctx, "setxattr of", &req); err == nil && len(value) > 0 {
-		g.chunk = int(f.c.msize) - ioHeader
+		g.opened, g.way = true, nil // it is no file any more
 		_, err = g.WriteAt(ctx, value, 0)
 	}
 	if cerr := g.Close(ctx); err == nil { // which sets it
