@@ -22,7 +22,7 @@ type builder struct {
 	cfg    Config
 	sh     shape
 	cell   int64 // leaves in a cell, at most
-	put    *putter
+	put    *Putter
 	base   *pointers   // nil without a base
 	src    io.ReaderAt // read by cells whose load is set
 
@@ -88,11 +88,14 @@ func newBuilder(ctx context.Context, st venti.Store, cfg Config) (*builder, erro
 		return nil, err
 	}
 	b := &builder{
-		cfg: cfg, sh: newShape(cfg.PSize, cfg.DSize, cfg.Dir), put: newPutter(st),
+		cfg: cfg, sh: newShape(cfg.PSize, cfg.DSize, cfg.Dir), put: cfg.Putter,
 		free:    make(chan *cell, cfg.Parallel+1),
 		ordered: make(chan *cell, 2*cfg.Parallel),
 		ended:   make(chan struct{}),
 		slots:   make(chan struct{}, fanout),
+	}
+	if b.put == nil {
+		b.put = NewPutter(st)
 	}
 	b.ctx, b.cancel = context.WithCancelCause(ctx)
 	b.cell = min(int64(b.sh.np), max(1, maxCellBytes/int64(cfg.DSize)))
@@ -192,7 +195,7 @@ func (b *builder) work(c *cell) error {
 	}
 	err := each(b.ctx, len(c.blocks), fanout, func(ctx context.Context, i int) (err error) {
 		l := &c.blocks[i]
-		l.sent, err = b.put.put(ctx, scoreAt(c.scores, int(l.i)), b.sh.leaf, l.data)
+		l.sent, err = b.put.Put(ctx, scoreAt(c.scores, int(l.i)), b.sh.leaf, l.data)
 		return err
 	})
 	for _, l := range c.blocks {
@@ -399,7 +402,7 @@ func (b *builder) flush(k int) error {
 		if b.ctx.Err() != nil { // perhaps because one below has failed
 			return
 		}
-		sent, err := b.put.put(b.ctx, s, b.sh.typ(k), data)
+		sent, err := b.put.Put(b.ctx, s, b.sh.typ(k), data)
 		if err != nil {
 			b.cancel(err)
 			return

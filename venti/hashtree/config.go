@@ -31,6 +31,9 @@ type Config struct {
 	// block sizes is of no use and is ignored, and so is what cannot be read
 	// of its pointer blocks.
 	Base *venti.Entry
+	// Putter, if set, is what blocks are stored with: one of the same store, that
+	// other writes use too.
+	Putter *Putter
 	// Progress, if set, is called now and then with how many bytes of the
 	// file, holes included, are done. Calls do not overlap.
 	Progress func(done int64)

@@ -64,7 +64,7 @@ func Copy(ctx context.Context, src venti.BlockReader, dst venti.Store, s venti.S
 		cfg.Parallel = defaultCopies
 	}
 	c := &copier{dst: dst, cfg: cfg, first: s}
-	c.put = newPutter(dst)
+	c.put = NewPutter(dst)
 	c.put.prober = nil // Fast has probed, and else it is not wanted
 	w := newWalker(src, cfg.Parallel)
 	w.enter, w.read, w.leave = c.enter, c.read, c.leave
@@ -84,7 +84,7 @@ func Copy(ctx context.Context, src venti.BlockReader, dst venti.Store, s venti.S
 
 type copier struct {
 	dst   venti.Store
-	put   *putter
+	put   *Putter
 	cfg   CopyConfig
 	first venti.Score
 
@@ -178,7 +178,7 @@ func (c *copier) leave(ctx context.Context, n *visit, below []outcome) (outcome,
 		s = venti.ScoreOf(data)
 	}
 	if s != venti.EmptyScore {
-		if _, err := c.put.put(ctx, s, n.Type, data); err != nil {
+		if _, err := c.put.Put(ctx, s, n.Type, data); err != nil {
 			return outcome{}, err
 		}
 		c.mu.Lock()

@@ -8,9 +8,9 @@ import (
 	"strata/venti"
 )
 
-// A putter stores blocks that the store may have already. Its methods may be
-// called at once.
-type putter struct {
+// A Putter stores blocks that the store may have already, and learns how many
+// those are: many small files share one. Its methods may be called at once.
+type Putter struct {
 	st     venti.Store
 	prober venti.Prober       // nil if st is none
 	scored venti.ScoredWriter // nil if st is none
@@ -31,17 +31,18 @@ const (
 	probeAnyway = 16
 )
 
-func newPutter(st venti.Store) *putter {
-	p := &putter{st: st}
+// NewPutter returns a putter that stores blocks in st.
+func NewPutter(st venti.Store) *Putter {
+	p := &Putter{st: st}
 	p.prober, _ = st.(venti.Prober)
 	p.scored, _ = st.(venti.ScoredWriter)
 	p.hits.Store(hitsMax)
 	return p
 }
 
-// put sees to it that the store has data, whose score is s. sent tells that
+// Put sees to it that the store has data, whose score is s. sent tells that
 // it had to be written.
-func (p *putter) put(ctx context.Context, s venti.Score, t venti.Type, data []byte) (sent bool, err error) {
+func (p *Putter) Put(ctx context.Context, s venti.Score, t venti.Type, data []byte) (sent bool, err error) {
 	if p.prober != nil && (p.hits.Load() >= hitsEnough || p.calls.Add(1)%probeAnyway == 0) {
 		has, err := p.prober.HasBlock(ctx, s, t)
 		if err != nil {
