@@ -66,7 +66,7 @@ func (c *exporter) export(ctx context.Context, im *vdisk.Image, io command.IO) (
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	tell, stop := startBar(io.Stderr, "writing", im.Size())
+	tell, stop := command.StartBar(io.Stderr, "writing", im.Size())
 	defer stop()
 	return vdisk.Export(ctx, im, f, tell)
 }

@@ -69,7 +69,7 @@ func (c *importer) run(ctx context.Context, io command.IO) error {
 	}
 	defer disk.Close()
 	return withArchive(ctx, c.host, func(st *venti.Client) error {
-		tell, stop := startBar(io.Stderr, "storing", disk.Size())
+		tell, stop := command.StartBar(io.Stderr, "storing", disk.Size())
 		opt.Progress = tell
 		res, err := vdisk.Import(ctx, st, disk, opt)
 		stop()
@@ -92,7 +92,7 @@ func (c *importer) open(ctx context.Context, io command.IO) (*vdisk.Disk, error)
 	if io.Args[0] != "-" {
 		return vdisk.OpenDisk(io.Args[0])
 	}
-	tell, stop := startBar(io.Stderr, "reading", -1)
+	tell, stop := command.StartBar(io.Stderr, "reading", -1)
 	defer stop()
 	return vdisk.Spool(ctx, io.Stdin, c.tmp, tell)
 }

@@ -45,7 +45,7 @@ func (c *verifier) run(ctx context.Context, io command.IO) error {
 		if err != nil {
 			return err
 		}
-		tell, stop := startBar(io.Stderr, "verifying", im.Size())
+		tell, stop := command.StartBar(io.Stderr, "verifying", im.Size())
 		rep, err := vdisk.Verify(ctx, st, im.Score(), tell)
 		stop()
 		if err != nil {

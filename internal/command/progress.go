@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"io"
@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startBar shows how far a long piece of work is if w is a terminal, and
+// StartBar shows how far a long piece of work is if w is a terminal, and
 // nothing otherwise. tell takes the bytes done; stop takes the bar away.
 // A total of -1 is not known.
-func startBar(w io.Writer, what string, total int64) (tell func(done int64), stop func()) {
+func StartBar(w io.Writer, what string, total int64) (tell func(done int64), stop func()) {
 	f, ok := w.(*os.File)
 	if !ok || !isTerminal(f) || total == 0 {
 		return nil, func() {}
