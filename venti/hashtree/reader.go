@@ -195,6 +195,22 @@ func (r *Reader) NextData(ctx context.Context, off int64) (start, end int64, err
 	return max(leaf*ds, off), min(last*ds, p.e.Size), nil
 }
 
+// LeafScore returns the score of the i-th leaf. It is EmptyScore for a hole
+// and behind the end.
+func (r *Reader) LeafScore(ctx context.Context, i int64) (venti.Score, error) {
+	if i < 0 || i >= r.ptr.sh.leaves(r.Size()) {
+		return venti.EmptyScore, nil
+	}
+	s, err := r.ptr.score(ctx, 0, i)
+	if err != nil {
+		return s, fmt.Errorf("read tree: %w", err)
+	}
+	if isHole(s) {
+		return venti.EmptyScore, nil
+	}
+	return s, nil
+}
+
 // Entries returns how many entries the directory has room for.
 func (r *Reader) Entries() int64 {
 	ds := int64(r.ptr.sh.dsize)

@@ -556,3 +556,23 @@ func (w *fullAt) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+func TestLeafScore(t *testing.T) {
+	st := ventitest.NewMemory()
+	data := append(random(1, 600), make([]byte, 20*256)...)
+	data = append(data, 1)
+	r, err := hashtree.NewReader(st, file(t, st, data), hashtree.ReaderConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ds := r.Entry().DSize
+	for i := -1; i < len(data)/ds+3; i++ {
+		want := venti.EmptyScore
+		if lo := max(i*ds, 0); i >= 0 && lo < len(data) {
+			want = venti.ScoreOf(venti.Truncate(venti.DataType, data[lo:min(lo+ds, len(data))]))
+		}
+		if got, err := r.LeafScore(t.Context(), int64(i)); err != nil || got != want {
+			t.Errorf("leaf %d: %v, %v, want %v", i, got, err, want)
+		}
+	}
+}
