@@ -37,7 +37,7 @@ var build = sync.OnceValues(func() (string, error) {
 	}
 	for _, args := range [][]string{
 		{"build", "-o", dir + "/venti/", "strata/venti/cmd/..."},
-		{"build", "-o", dir + "/", "strata/vdisk/cmd/...", "strata/tools/..."},
+		{"build", "-o", dir + "/", "strata/vac/cmd/...", "strata/vdisk/cmd/...", "strata/tools/..."},
 	} {
 		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("go %s: %v\n%s", strings.Join(args, " "), err, out)
