@@ -117,14 +117,16 @@ func (f *File) small(ctx context.Context) ([]byte, error) {
 // plan9port's vac keeps its first 8 bytes.
 var ErrDamagedLink = errors.New("target of the link is lost but for its first bytes")
 
-// Link returns the target of a symbolic link.
+// Link returns the target of a symbolic link, or with ErrDamagedLink what is
+// left of it.
 func (f *File) Link(ctx context.Context) (string, error) {
 	b, err := f.small(ctx)
 	if err != nil {
 		return "", err
 	}
 	if i := bytes.IndexByte(b, 0); i >= 0 || len(b) == 0 {
-		return "", fmt.Errorf("%s: %w: %q", f.Path(), ErrDamagedLink, b[:max(i, 0)])
+		b = b[:max(i, 0)]
+		return string(b), fmt.Errorf("%s: %w: %q", f.Path(), ErrDamagedLink, b)
 	}
 	return string(b), nil
 }
