@@ -357,7 +357,7 @@ func (b *Buffer) Close(ctx context.Context) error {
 	}
 	var err error
 	if !readOnly {
-		if err = b.settle(ctx); err == nil {
+		if err = b.Settle(ctx); err == nil {
 			err = b.Sync(ctx)
 		}
 	}

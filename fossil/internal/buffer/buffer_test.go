@@ -25,30 +25,7 @@ const rootTag = format.RootTag
 func newPart(t testing.TB, m *disk.Machine, size int64, blockSize int) *disk.Sim {
 	t.Helper()
 	d := m.NewDisk("part", size)
-	h, err := format.Layout(size, blockSize)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(b []byte, off int64) {
-		if _, err := d.WriteAt(b, off); err != nil {
-			t.Fatal(err)
-		}
-	}
-	head := make([]byte, format.HeaderSize)
-	h.Pack(head)
-	write(head, format.HeaderOffset)
-	super := make([]byte, blockSize)
-	s := format.Super{
-		EpochLow: 1, EpochHigh: 1, QID: 2, Active: 1, Next: format.None, Current: format.None,
-		Last: venti.EmptyScore, Name: "test",
-	}
-	s.Pack(super)
-	write(super, h.Offset(h.Super))
-	labels := make([]byte, blockSize)
-	l := format.Label{State: format.Alloc, Type: format.Dir, Epoch: 1, EpochClose: format.Open, Tag: rootTag}
-	l.Pack(labels[format.LabelSize:])
-	write(labels, h.Offset(h.Label))
-	if err := d.Sync(); err != nil {
+	if err := Format(d, blockSize, "test", format.NewEntry(blockSize, true), 2); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -342,7 +319,7 @@ func check(t testing.TB, b *Buffer, nslots int) []found {
 
 func settle(t testing.TB, b *Buffer) {
 	t.Helper()
-	if err := b.settle(context.Background()); err != nil {
+	if err := b.Settle(context.Background()); err != nil {
 		t.Error(err)
 	}
 }

@@ -235,8 +235,8 @@ func (b *Buffer) nextToClose() (in intent, ok bool) {
 	return in, ok
 }
 
-// settle waits until all intents are done. One that is stuck is an error.
-func (b *Buffer) settle(ctx context.Context) error {
+// Settle waits until all intents are done. One that is stuck is an error.
+func (b *Buffer) Settle(ctx context.Context) error {
 	for {
 		b.mu.Lock()
 		left, stuck, wait := len(b.intents), len(b.stuck), b.tidied

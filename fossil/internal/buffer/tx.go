@@ -451,6 +451,28 @@ func (tx *Tx) close(addr uint32, l format.Label, epoch uint32) error {
 	return nil
 }
 
+// Drop closes the one block that p leads to, and not what it points to.
+func (tx *Tx) Drop(p format.Pointer, t format.Type, tag uint32) error {
+	addr, ok := p.Addr()
+	if !ok {
+		return nil
+	}
+	l, err := tx.Label(addr)
+	if err != nil {
+		return err
+	}
+	if err := match(addr, &l, t, tag); err != nil {
+		return err
+	}
+	if l.Epoch != tx.super.EpochHigh {
+		l.State |= format.Copied // what it points to, others may soon
+	}
+	return tx.close(addr, l, tx.super.EpochHigh)
+}
+
+// BlockSize returns the length of a block.
+func (tx *Tx) BlockSize() int { return tx.b.h.BlockSize }
+
 // inline is how many blocks an update closes at once; a tree with more is
 // closed by an intent, and each step of that closes so many.
 const inline = 256

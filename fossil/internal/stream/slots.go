@@ -1,0 +1,149 @@
+package stream
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"strata/fossil/internal/buffer"
+	"strata/fossil/internal/format"
+)
+
+// slots returns how many slots the directory that e describes has.
+func slots(e *format.Entry) int64 {
+	ds := int64(e.DSize)
+	return e.Size/ds*entries(e) + min(e.Size%ds/format.EntrySize, entries(e))
+}
+
+// Slots returns how many slots a directory has, in use or not.
+func (s *Stream) Slots(tx *buffer.Tx) (int64, error) {
+	e, err := s.Entry(tx)
+	return slots(&e), err
+}
+
+// Create puts a new, empty stream into a free slot of the directory s: near
+// the slot hint, or somewhere if hint is negative, so that entries that are
+// made at once by many need not fight for a block.
+func (s *Stream) Create(tx *buffer.Tx, hint int64, dir bool) (*Stream, error) {
+	c, err := s.own(tx)
+	if err != nil {
+		return nil, err
+	}
+	per, n := entries(&c.e), slots(&c.e)
+	from := hint
+	if hint < 0 {
+		from = rand.Int64N(n+1) / per * per
+	}
+	slot, gen, err := c.freeSlot(from)
+	if err == nil && slot < 0 {
+		if slot, gen, err = c.freeSlot(n / per * per); err == nil && slot < 0 {
+			slot, gen, err = c.freeSlot((n/per + 1) * per)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if slot < 0 {
+		return nil, fmt.Errorf("directory: %w: no free slot", format.ErrEntry)
+	}
+	ds := int64(c.e.DSize)
+	if end := slot/per*ds + (slot%per+1)*format.EntrySize; end > c.e.Size {
+		if end > c.e.MaxSize() {
+			return nil, ErrTooBig
+		}
+		if err := c.deepen(end); err != nil {
+			return nil, err
+		}
+		c.e.Size = end
+		if err := c.put(); err != nil {
+			return nil, err
+		}
+	}
+	e := format.NewEntry(c.e.DSize, dir)
+	e.Gen = gen
+	return s.Child(slot, gen, dir), c.putSlot(slot, &e)
+}
+
+// freeSlot returns the first slot from one on, in the same leaf, that a stream
+// can have, and the generation that it has; -1 if there is none.
+func (c *cursor) freeSlot(from int64) (slot int64, gen uint32, err error) {
+	per := entries(&c.e)
+	data, err := leaf(c.tx, &c.e, from/per)
+	if err != nil {
+		return 0, 0, err
+	}
+	for i := from % per; i < per; i++ {
+		if e := format.EntryAt(data, int(i)); e.Usable() {
+			return from/per*per + i, e.Gen, nil
+		}
+	}
+	return -1, 0, nil
+}
+
+// putSlot writes an entry of the directory.
+func (c *cursor) putSlot(slot int64, e *format.Entry) error {
+	addr, err := c.owned(slot/entries(&c.e), 0)
+	if err != nil {
+		return err
+	}
+	data, err := c.tx.Change(addr)
+	if err != nil {
+		return err
+	}
+	format.PutEntry(data, int(slot%entries(&c.e)), e)
+	return nil
+}
+
+// Remove lets go of the stream and frees its slot.
+func (s *Stream) Remove(tx *buffer.Tx) error {
+	c, err := s.own(tx)
+	if err != nil {
+		return err
+	}
+	if err := c.unlink(c.e.Root, c.e.Depth); err != nil {
+		return err
+	}
+	c.e = c.e.Removed()
+	return c.put()
+}
+
+// Set replaces the entry of s by e, as it is, but for the generation. What the
+// stream had must be nothing, or be what e has.
+func (s *Stream) Set(tx *buffer.Tx, e format.Entry) error {
+	c, err := s.own(tx)
+	if err != nil {
+		return err
+	}
+	e.Gen = c.e.Gen
+	c.e = e
+	return c.put()
+}
+
+// ChangeLeaf returns the n-th leaf of metadata of s for the transaction to
+// change. The stream grows by whole leaves as need be.
+func (s *Stream) ChangeLeaf(tx *buffer.Tx, n int64) ([]byte, error) {
+	c, err := s.own(tx)
+	if err != nil {
+		return nil, err
+	}
+	if end := (n + 1) * int64(c.e.DSize); end > c.e.Size {
+		if end > c.e.MaxSize() {
+			return nil, ErrTooBig
+		}
+		if err := c.deepen(end); err != nil {
+			return nil, err
+		}
+		c.e.Size = end
+		if err := c.put(); err != nil {
+			return nil, err
+		}
+	}
+	addr, err := c.owned(n, 0)
+	if err != nil {
+		return nil, err
+	}
+	data, err := c.tx.Change(addr)
+	if err != nil {
+		return nil, err
+	}
+	return data[:c.e.DSize], nil
+}
