@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -37,13 +39,19 @@ func (c *conn) handleClassic(ctx context.Context, r *request) error {
 	return ErrBotch
 }
 
-// The bits of Topen's mode that mean nothing to a server: close on exec.
-const ocexec = 0x20
+// Bits of Topen's mode.
+const (
+	ocexec     = 0x20 // close on exec: nothing to a server
+	unixAppend = 0x80 // OAPPEND, in 9P2000.u
+)
 
 // openMode checks the mode of a Topen or Tcreate.
-func openMode(mode uint8) (OpenMode, error) {
+func (c *conn) openMode(mode uint8) (OpenMode, error) {
 	m := OpenMode(mode &^ ocexec)
-	if m&^(3|OTRUNC|orclose) != 0 || m&3 == OEXEC && m&OTRUNC != 0 {
+	if c.dialect == Unix && m&unixAppend != 0 {
+		m = m&^unixAppend | OAPPEND
+	}
+	if m&^(3|OTRUNC|OAPPEND|orclose) != 0 || m&3 == OEXEC && m&OTRUNC != 0 {
 		return 0, ErrBadMode
 	}
 	return m, nil
@@ -52,7 +60,7 @@ func openMode(mode uint8) (OpenMode, error) {
 func (c *conn) iounit() uint32 { return c.msize - ioHeader }
 
 func (c *conn) open(ctx context.Context, r *request, f *fid) error {
-	mode, err := openMode(r.f.Mode)
+	mode, err := c.openMode(r.f.Mode)
 	if err != nil {
 		return err
 	}
@@ -72,10 +80,10 @@ func (c *conn) open(ctx context.Context, r *request, f *fid) error {
 
 func (c *conn) create(ctx context.Context, r *request, f *fid) error {
 	perm := Mode(r.f.Perm)
-	if c.dialect == Unix && perm&ModeSpecial != 0 {
+	if c.dialect == Unix && perm&(ModeSpecial|modeLink) != 0 {
 		return c.createSpecial(ctx, r, f, perm)
 	}
-	mode, err := openMode(r.f.Mode)
+	mode, err := c.openMode(r.f.Mode)
 	if err != nil {
 		return err
 	}
@@ -116,7 +124,9 @@ func (c *conn) createSpecial(ctx context.Context, r *request, f *fid, perm Mode)
 }
 
 func (c *conn) makeSpecial(ctx context.Context, at *place, name string, perm Mode, ext string) (Node, error) {
-	switch perm & ModeSpecial {
+	switch perm & (ModeSpecial | modeLink) {
+	case modeLink:
+		return c.linkFid(ctx, at, name, ext)
 	case ModeSymlink:
 		return symlink(ctx, at, name, ext)
 	case ModeDevice:
@@ -131,6 +141,27 @@ func (c *conn) makeSpecial(ctx context.Context, at *place, name string, perm Mod
 		return mknod(ctx, at, name, perm, Device{})
 	}
 	return nil, ErrInvalid
+}
+
+// linkFid makes name another name of the file whose fid is ext, in decimal.
+func (c *conn) linkFid(ctx context.Context, at *place, name, ext string) (Node, error) {
+	n, err := strconv.ParseUint(strings.TrimSuffix(ext, "\n"), 10, 32)
+	if err != nil {
+		return nil, ErrInvalid
+	}
+	f, err := c.lookup(uint32(n))
+	if err != nil {
+		return nil, err
+	}
+	defer c.release(f)
+	target, err := f.place()
+	if err != nil {
+		return nil, err
+	}
+	if err := linkFile(ctx, at, target, name); err != nil {
+		return nil, err
+	}
+	return at.node.Walk(ctx, name)
 }
 
 func (c *conn) wstat(ctx context.Context, r *request, f *fid) error {

@@ -75,6 +75,8 @@ const (
 	ModePerm    Mode = 0777
 	ModeSpecial      = ModeSymlink | ModeDevice | ModePipe | ModeSocket // neither file nor directory
 
+	modeLink Mode = 0x01000000 // of a Tcreate in 9P2000.u: another name
+
 	modeSetID  = ModeSetuid | ModeSetgid | ModeSticky
 	modeChange = ModePerm | modeSetID // what chmod(2) can change
 )

@@ -71,6 +71,7 @@ type openFile struct {
 	// Of a classic directory.
 	offset uint64 // where the next read goes on
 	cookie uint64 // of the last entry returned
+	left   int    // of the last read's count, for which the next entry was too long
 }
 
 func newOpenFile(h Handle, mode OpenMode, qid Qid) *openFile {

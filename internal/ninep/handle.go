@@ -344,8 +344,16 @@ func (c *conn) readClassicDir(ctx context.Context, o *openFile, b []byte, n int,
 		b = next
 		o.cookie = d.Cookie
 	}
-	if len(b) == 0 && fault != nil {
+	switch {
+	case len(b) == 0 && fault == ErrDirCount && n == o.left:
+		// Linux's client wants its buffer full and asks again for what is left of
+		// it; no bytes make it go on with a new one.
+	case len(b) == 0 && fault != nil:
 		return 0, fault
+	}
+	o.left = 0
+	if fault == ErrDirCount {
+		o.left = n - len(b)
 	}
 	o.offset += uint64(len(b))
 	return len(b), nil

@@ -372,7 +372,12 @@ func (c *conn) link(ctx context.Context, r *request, target *place) error {
 	if err != nil {
 		return err
 	}
-	if err := checkName(r.f.Name); err != nil {
+	return linkFile(ctx, dir, target, r.f.Name)
+}
+
+// linkFile makes name in the directory dir another name of target.
+func linkFile(ctx context.Context, dir, target *place, name string) error {
+	if err := checkName(name); err != nil {
 		return err
 	}
 	if !dir.node.Qid().Dir() {
@@ -385,7 +390,7 @@ func (c *conn) link(ctx context.Context, r *request, target *place) error {
 	if !ok {
 		return lacks(dir.node)
 	}
-	return d.Link(ctx, target.node, r.f.Name)
+	return d.Link(ctx, target.node, name)
 }
 
 func (c *conn) unlinkat(ctx context.Context, r *request, at *place) error {
