@@ -377,6 +377,9 @@ func TestGroupCommit(t *testing.T) {
 	m := small.format(t)
 	s := mustOpen(t, configOf(m))
 	defer mustClose(t, s)
+	if err := s.bloom.Load(t.Context()); err != nil { // or writes read the index, which waits for the held disk
+		t.Fatal(err)
+	}
 	mustWrite(t, s, venti.DataType, []byte("so that the arena is prepared"))
 	mustSync(t, s)
 	before := s.Stats()

@@ -50,11 +50,26 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.free()
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	if s.bloom != nil {
+		s.workers.Go(func() { s.loadBloom(background) })
+	}
 	if !s.readOnly {
 		s.workers.Go(func() { s.maintain(background) })
 		s.workers.Go(func() { s.sum(background) })
 	}
 	return s, nil
+}
+
+// loadBloom reads the Bloom filter, which takes longer than all else of a clean
+// start. Meanwhile look-ups read the index where it does not tell.
+func (s *Store) loadBloom(ctx context.Context) {
+	start := time.Now()
+	switch err := s.bloom.Load(ctx); {
+	case err == nil:
+		s.log.Debug("Bloom filter is loaded", "bytes", s.bloom.Size(), "took", time.Since(start))
+	case ctx.Err() == nil:
+		s.log.Error("Bloom filter is not loaded: it is tried again at the next flush", "err", err)
+	}
 }
 
 // overlay puts overlays over all files.
@@ -199,7 +214,7 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 		a.part.arenas = append(a.part.arenas, a)
 	}
 	if cfg.Bloom != nil {
-		if s.bloom, err = bloom.Open(cfg.Bloom); err != nil {
+		if s.bloom, err = bloom.Begin(cfg.Bloom); err != nil {
 			return fmt.Errorf("%s: %w", fileName(cfg.Bloom), err)
 		}
 		s.bloomOut = cfg.Bloom

@@ -12,9 +12,14 @@
 // arena says that the clump is indexed: after a crash the clumps that no
 // trailer vouches for are added again. Bits are only ever set, so a torn or
 // partial Save does no harm.
+//
+// A large filter takes a while to read: 512 MiB half a second from memory, and
+// several from a disk. Begin is Open without that. Until Load has read the bits,
+// Has is true wherever it would need those that are not there yet.
 package bloom
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -81,6 +86,9 @@ type Filter struct {
 	words []atomic.Uint32 // mem; the first headerWords are all ones
 	mask  uint32          // number of bits - 1
 
+	loading sync.Mutex    // held through a Load, which waits for the disk; before saving
+	loaded  atomic.Uint64 // bits before this one are those of the file, and what was added; grows with loading held
+
 	// adding is held for reading while a score is added and its chunks are
 	// marked, and for writing while Save takes the marks: then every set bit
 	// that is not saved is in a marked chunk.
@@ -93,6 +101,19 @@ type Filter struct {
 
 // Open reads the filter that file holds. The caller still owns file.
 func Open(file disk.File) (*Filter, error) {
+	f, err := Begin(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Load(context.Background()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Begin is Open, but for the bits, which Load reads.
+func Begin(file disk.File) (*Filter, error) {
 	head := make([]byte, headerSize)
 	if err := disk.ReadFull(file, head, 0); err != nil {
 		return nil, fmt.Errorf("bloom filter: read header: %w", err)
@@ -116,34 +137,41 @@ func Open(file disk.File) (*Filter, error) {
 		mask:  size*8 - 1,
 		dirty: make([]atomic.Uint32, (size/chunkSize+31)/32),
 	}
-	if err := f.load(); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("bloom filter: %w", err)
+	for i := range headerWords {
+		f.words[i].Store(^uint32(0))
 	}
 	return f, nil
 }
 
-// load reads the bits. Memory for words that are zero is never touched, so
-// the pages of a young filter cost nothing.
-func (f *Filter) load() error {
+// Load reads the bits, or goes on where an earlier call has ended with an error.
+// Memory for words that are zero is never touched, so the pages of a young filter
+// cost nothing.
+func (f *Filter) Load(ctx context.Context) error {
+	f.loading.Lock()
+	defer f.loading.Unlock()
 	buf := make([]byte, maxWrite)
-	for off := 0; off < len(f.mem); off += len(buf) {
+	for off := int(f.loaded.Load() / 8); off < len(f.mem); off += len(buf) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		buf = buf[:min(len(buf), len(f.mem)-off)]
 		if err := disk.ReadFull(f.file, buf, int64(off)); err != nil {
-			return fmt.Errorf("read at %#x: %w", off, err)
+			return fmt.Errorf("bloom filter: read at %#x: %w", off, err)
 		}
 		for i := 0; i < len(buf); i += 8 {
 			if binary.LittleEndian.Uint64(buf[i:]) != 0 {
-				f.words[(off+i)/4].Store(binary.LittleEndian.Uint32(buf[i:]))
-				f.words[(off+i)/4+1].Store(binary.LittleEndian.Uint32(buf[i+4:]))
+				// Some may have been added meanwhile.
+				f.words[(off+i)/4].Or(binary.LittleEndian.Uint32(buf[i:]))
+				f.words[(off+i)/4+1].Or(binary.LittleEndian.Uint32(buf[i+4:]))
 			}
 		}
-	}
-	for i := range headerWords {
-		f.words[i].Store(^uint32(0))
+		f.loaded.Store(uint64(off+len(buf)) * 8)
 	}
 	return nil
 }
+
+// Loaded tells whether Load has read all bits.
+func (f *Filter) Loaded() bool { return f.loaded.Load() == uint64(len(f.mem))*8 }
 
 // Close gives the memory back without saving. No other call may be under way
 // or follow.
@@ -160,10 +188,11 @@ func (f *Filter) Hashes() int { return f.nhash }
 
 // Has tells whether s may have been added; false is certain.
 func (f *Filter) Has(s venti.Score) bool {
+	loaded := f.loaded.Load() // before the words
 	h, step := hashes(s)
 	for range f.nhash {
 		x := max(h, headerBits) & f.mask
-		if f.words[x/32].Load()&(1<<(x%32)) == 0 {
+		if f.words[x/32].Load()&(1<<(x%32)) == 0 && uint64(x) < loaded {
 			return false
 		}
 		h += step
@@ -201,6 +230,9 @@ func (f *Filter) add(s venti.Score, again bool) {
 // Reset makes Has false for every score, on disk after the next Save and
 // sync. No Add may be under way.
 func (f *Filter) Reset() {
+	f.loading.Lock()
+	defer f.loading.Unlock()
+	f.loaded.Store(uint64(len(f.mem)) * 8)
 	f.adding.Lock()
 	defer f.adding.Unlock()
 	for i := headerWords; i < len(f.words); i++ {
@@ -222,8 +254,11 @@ func hashes(s venti.Score) (h, step uint32) {
 // Save writes the chunks with bits that were set since they were last
 // written, in ascending order. What was added before Save was called is on
 // disk when the caller has synced the file. After an error those chunks are
-// still to be written.
+// still to be written. It loads what is not loaded.
 func (f *Filter) Save() error {
+	if err := f.Load(context.Background()); err != nil {
+		return err
+	}
 	f.saving.Lock()
 	defer f.saving.Unlock()
 	if f.buf == nil {

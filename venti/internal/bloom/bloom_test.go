@@ -70,6 +70,88 @@ func open(t testing.TB, m *memFile) *bloom.Filter {
 // score returns the n-th score of a fixed sequence.
 func score(n int) venti.Score { return venti.ScoreOf(fmt.Append(nil, n)) }
 
+// TestBegin adds to a filter, and asks it, while it is not loaded: it says no
+// only where it knows, and keeps what it is given and what the file has.
+func TestBegin(t *testing.T) {
+	m, f := format(t, 8<<20, bloom.FormatConfig{Hashes: 4})
+	for i := range 100 {
+		f.Add(score(i))
+	}
+	if err := f.Save(); err != nil {
+		t.Fatal(err)
+	}
+	begin := func() *bloom.Filter {
+		t.Helper()
+		f, err := bloom.Begin(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	want := func(f *bloom.Filter, from, to int, has bool) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			if f.Has(score(i)) != has {
+				t.Errorf("score %d: %v, want %v", i, !has, has)
+			}
+		}
+	}
+	f = begin()
+	if f.Loaded() {
+		t.Error("it is loaded before Load")
+	}
+	want(f, 0, 2000, true)
+	for i := 100; i < 200; i++ {
+		f.Add(score(i))
+	}
+	// It ends in the middle, and goes on from there.
+	full := m.data
+	m.data = full[:4<<20]
+	if err := f.Load(t.Context()); err == nil || f.Loaded() {
+		t.Errorf("half a filter is loaded: %v", err)
+	}
+	want(f, 0, 200, true)
+	denied := 0
+	for i := 200; i < 400; i++ {
+		if !f.Has(score(i)) {
+			denied++
+		}
+	}
+	if denied < 150 { // 1 - 1/16 of 200, but for chance
+		t.Errorf("half a filter denies %d of 200", denied)
+	}
+	if err := f.Save(); err == nil {
+		t.Error("half a filter was saved")
+	}
+	m.data = full
+	if err := f.Save(); err != nil || !f.Loaded() {
+		t.Errorf("save: %v", err)
+	}
+	want(f, 0, 200, true)
+	want(f, 200, 400, false)
+	want(open(t, m), 0, 200, true)
+	// Load and all else at once.
+	f = begin()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := f.Load(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	wg.Go(func() {
+		for i := 200; i < 300; i++ {
+			f.Add(score(i))
+			want(f, 0, i+1, true)
+		}
+	})
+	wg.Wait()
+	want(f, 300, 400, false)
+	f = begin()
+	f.Reset()
+	want(f, 0, 200, false)
+}
+
 func TestGeometry(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
