@@ -415,6 +415,8 @@ type frameReader struct {
 	buf     []byte
 	r, w    int   // buf[r:w] was received and not yet returned
 	skip    int64 // bytes that follow buf[:w] and belong to an oversize message
+
+	received int64 // bytes, in all
 }
 
 func newFrameReader(src io.Reader) *frameReader {
@@ -436,6 +438,7 @@ func (f *frameReader) fill(n int) error {
 	for f.w-f.r < n {
 		m, err := f.src.Read(f.buf[f.w:])
 		f.w += m
+		f.received += int64(m)
 		if err != nil && f.w-f.r < n {
 			if err == io.EOF && f.w > f.r {
 				err = io.ErrUnexpectedEOF

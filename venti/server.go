@@ -19,8 +19,11 @@ import (
 // Bounds of a server.
 const (
 	maxConns     = 256      // of ServerConfig.MaxConns, if it is 0
+	maxPeerConns = 64       // of ServerConfig.MaxPeerConns, if it is 0
+	maxDenied    = 16       // connections of clients that are denied, while they are told so
 	maxBytes     = 32 << 20 // of ServerConfig.MaxBytes, if it is 0
 	maxRequests  = 256      // in flight on a connection: as many as there are tags
+	minByteRate  = 64 << 10 // of ServerConfig.ByteRate: what a client has in flight passes in minutes
 	maxSkip      = 16 << 20 // of an oversize message; a longer one ends the connection
 	requestBytes = 4 << 10  // what a request costs besides its block: a goroutine's stack and the like
 
@@ -36,13 +39,27 @@ type ServerConfig struct {
 	// Logger is told of connections (debug), of clients turned away (warnings)
 	// and of failures of the store (errors). Nil means quiet.
 	Logger *slog.Logger
-	// MaxConns is how many clients may be connected at a time; further ones
-	// are turned away. 0 means 256.
+	// Access says what clients may do, the first rule that is about one. Where
+	// there are none, all may do all.
+	Access []Rule
+
+	// What follows bounds what a client can take of the server. Another machine is
+	// one client, however many connections it has; of this machine each connection
+	// is one. A client that is held back is not read from: it waits, others do not.
+
+	// MaxConns is how many connections there may be; further ones are turned
+	// away. 0 means 256.
 	MaxConns int
+	// MaxPeerConns is how many of them another machine may have. 0 means 64.
+	MaxPeerConns int
 	// MaxBytes bounds the memory of requests that are being served, of all
 	// clients together; further requests wait. One client can have a quarter of
 	// it. 0 means 32 MiB.
 	MaxBytes int64
+	// RequestRate and ByteRate are how many requests, and bytes in both
+	// directions together, a client is served a second; it may save up a second's
+	// worth. 0 means as many as it likes. The least ByteRate is 64 KiB.
+	RequestRate, ByteRate int64
 }
 
 // A Server serves a store to clients of the Venti protocol.
@@ -62,14 +79,19 @@ type ServerConfig struct {
 // replies is not read from, and is cut off after a minute.
 type Server struct {
 	// Immutable after NewServer.
-	store  Store
-	cached CachedReader // nil if the store is none
-	log    *slog.Logger
-	room   *semaphore.Weighted // bytes that requests may take
-	share  int64               // what one connection may take of them
-	conns  chan struct{}       // one for each connection
+	store       Store
+	log         *slog.Logger
+	access      []Rule
+	room        *semaphore.Weighted // bytes that requests may take
+	share       int64               // what one peer may take of them
+	conns       chan struct{}       // one for each connection that is not denied
+	denied      chan struct{}       // one for each that is
+	peerConns   int                 // connections of a peer on another machine
+	requestRate int64               // of a peer; 0 means without limit
+	byteRate    int64
 
 	clients clients
+	peers   peers
 
 	blocks bufferPool
 	outs   sync.Pool // *[]byte with capacity outBufferSize
@@ -83,8 +105,14 @@ func NewServer(st Store, cfg ServerConfig) *Server {
 	if cfg.MaxConns <= 0 {
 		cfg.MaxConns = maxConns
 	}
+	if cfg.MaxPeerConns <= 0 {
+		cfg.MaxPeerConns = maxPeerConns
+	}
 	if cfg.MaxBytes <= 0 {
 		cfg.MaxBytes = maxBytes
+	}
+	if cfg.ByteRate > 0 {
+		cfg.ByteRate = max(cfg.ByteRate, minByteRate)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -92,13 +120,17 @@ func NewServer(st Store, cfg ServerConfig) *Server {
 	const largest = MaxBlockSize + requestBytes // any one request must fit
 	cfg.MaxBytes = max(cfg.MaxBytes, largest)
 	s := &Server{
-		store: st,
-		log:   cfg.Logger,
-		room:  semaphore.NewWeighted(cfg.MaxBytes),
-		share: max(cfg.MaxBytes/4, largest),
-		conns: make(chan struct{}, cfg.MaxConns),
+		store:       st,
+		log:         cfg.Logger,
+		access:      cfg.Access,
+		room:        semaphore.NewWeighted(cfg.MaxBytes),
+		share:       max(cfg.MaxBytes/4, largest),
+		conns:       make(chan struct{}, cfg.MaxConns),
+		denied:      make(chan struct{}, maxDenied),
+		peerConns:   cfg.MaxPeerConns,
+		requestRate: cfg.RequestRate,
+		byteRate:    cfg.ByteRate,
 	}
-	s.cached, _ = st.(CachedReader)
 	s.outs.New = func() any {
 		b := make([]byte, 0, outBufferSize)
 		return &b
@@ -139,16 +171,21 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		default:
 			return fmt.Errorf("accept: %w", err)
 		}
+		who := newCaller(nc)
+		slots := s.conns
+		if a, _ := accessOf(s.access, &who); a == denied {
+			slots = s.denied
+		}
 		select {
-		case s.conns <- struct{}{}:
+		case slots <- struct{}{}:
 		default:
 			s.clients.refused.Add(1)
-			s.log.Warn("too many connections", "client", nc.RemoteAddr(), "max", cap(s.conns))
+			s.log.Warn("too many connections", "client", nc.RemoteAddr(), "max", cap(slots))
 			nc.Close()
 			continue
 		}
 		conns.Go(func() {
-			defer func() { <-s.conns }()
+			defer func() { <-slots }()
 			s.ServeConn(ctx, nc)
 		})
 	}
@@ -158,18 +195,37 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // until it leaves or ctx ends, and closes nc.
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 	log := s.log.With("client", nc.RemoteAddr())
+	who := newCaller(nc)
+	if len(who.names) > 0 {
+		log = log.With("name", who.names[0])
+	}
+	peer := s.enter(&who)
+	if peer == nil {
+		s.clients.refused.Add(1)
+		log.Warn("too many connections of one client", "max", s.peerConns)
+		nc.Close()
+		return
+	}
+	defer s.leave(&who, peer)
 	// Requests outlive ctx for a little while, so that they can be answered.
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := &serverConn{
 		srv:    s,
 		log:    log,
 		nc:     nc,
+		store:  s.store,
+		peer:   peer,
 		ctx:    requests,
+		stop:   ctx.Done(),
 		in:     newFrameReader(nc),
 		tags:   make(chan struct{}, maxRequests),
-		room:   semaphore.NewWeighted(s.share),
 		writes: new(sync.WaitGroup),
 	}
+	var rule string
+	if c.access, rule = accessOf(s.access, &who); c.access == readonly {
+		c.store = ReadOnly(s.store)
+	}
+	c.cached, _ = c.store.(CachedReader)
 	c.out.init(nc, &s.outs)
 
 	// When ctx ends, stop reading, and after a while give up on the rest.
@@ -189,7 +245,12 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 			nc.Close()
 		}
 	})
-	s.clients.accepted.Add(1)
+	if c.access == denied {
+		s.clients.refused.Add(1)
+		log.Warn("client denied", "rule", rule)
+	} else {
+		s.clients.accepted.Add(1)
+	}
 	err := c.handshake(ctx)
 	if err == nil {
 		log.Debug("connected", "version", c.version)
@@ -212,17 +273,22 @@ type serverConn struct {
 	srv     *Server
 	log     *slog.Logger
 	nc      net.Conn
+	store   Store        // as this client may use it
+	cached  CachedReader // nil if the store is none
+	access  access
+	peer    *peer
 	ctx     context.Context // of requests; ends when the server gives up on them
+	stop    <-chan struct{} // closed when the server begins to stop
 	in      *frameReader
 	version string
 	framing framing // immutable after handshake; for all
 
 	received atomic.Int64 // requests
+	paced    int64        // bytes that the peer's rate knows of
 
-	tags     chan struct{}       // one for each request with a goroutine; those receive from it
-	room     *semaphore.Weighted // this connection's share; taken before the server's
-	requests sync.WaitGroup      // requests with a goroutine
-	writes   *sync.WaitGroup     // Twrites since the last Tsync, and one for all before it
+	tags     chan struct{}   // one for each request with a goroutine; those receive from it
+	requests sync.WaitGroup  // requests with a goroutine
+	writes   *sync.WaitGroup // Twrites since the last Tsync, and one for all before it
 
 	out outbox // for all
 }
@@ -255,6 +321,10 @@ func (c *serverConn) handshake(ctx context.Context) error {
 	if ctx.Err() != nil { // its deadline may just have been removed
 		return ctx.Err()
 	}
+	if c.access == denied {
+		c.error(m.tag, errDenied.Error())
+		return errDenied
+	}
 	c.reply(&message{typ: rHello, text: []byte(anonymous)})
 	return nil
 }
@@ -284,6 +354,7 @@ func (c *serverConn) serve() error {
 			return err
 		}
 		c.received.Add(1)
+		c.pace()
 		m, err := unpackMessage(b)
 		if err != nil {
 			c.error(b[1], errBadPacket.Error())
@@ -309,6 +380,27 @@ func (c *serverConn) serve() error {
 	}
 }
 
+// pace makes a client wait that is ahead of its rates, unless the server is
+// stopping.
+func (c *serverConn) pace() {
+	if c.peer.requests == nil && c.peer.bytes == nil {
+		return
+	}
+	moved := c.in.received + c.out.total()
+	wait := max(c.peer.requests.take(1), c.peer.bytes.take(moved-c.paced))
+	c.paced = moved
+	if wait <= 0 {
+		return
+	}
+	c.out.flush()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.stop:
+	}
+}
+
 // start runs f, which appends the reply to one request, in a goroutine of its
 // own. It waits until there is room for the n bytes of memory that f uses. It
 // returns false, and f is not run, when the server has given up on requests.
@@ -320,19 +412,19 @@ func (c *serverConn) start(n int, f func()) bool {
 		c.tags <- struct{}{}
 	}
 	weight := int64(n + requestBytes)
-	if !c.acquire(c.room, weight) {
+	if !c.acquire(c.peer.room, weight) {
 		<-c.tags
 		return false
 	}
 	if !c.acquire(c.srv.room, weight) {
-		c.room.Release(weight)
+		c.peer.room.Release(weight)
 		<-c.tags
 		return false
 	}
 	c.requests.Go(func() {
 		f()
 		c.srv.room.Release(weight)
-		c.room.Release(weight)
+		c.peer.room.Release(weight)
 		<-c.tags
 		if len(c.tags) > 0 {
 			// Others may be about to finish too: let them, and write all at once.
@@ -382,7 +474,7 @@ func (c *serverConn) read(m *message) {
 		c.error(m.tag, fmt.Sprintf("%v %d", ErrBadType, m.disk))
 		return
 	}
-	if c.srv.cached != nil && c.out.appendCached(c.srv.cached, m, c.framing) {
+	if c.cached != nil && c.out.appendCached(c.cached, m, c.framing) {
 		return
 	}
 	tag, score, disk, count := m.tag, m.score, m.disk, m.count
@@ -395,8 +487,8 @@ func (c *serverConn) read(m *message) {
 func (c *serverConn) readSlowly(tag uint8, score Score, disk DiskType, count uint32, n int) {
 	s := c.srv
 	if n == 0 {
-		if _, ok := s.store.(Prober); ok {
-			has, err := HasBlock(c.ctx, s.store, score, disk.Type())
+		if _, ok := c.store.(Prober); ok {
+			has, err := HasBlock(c.ctx, c.store, score, disk.Type())
 			switch {
 			case err != nil:
 				c.fail("probe", tag, err)
@@ -410,13 +502,13 @@ func (c *serverConn) readSlowly(tag uint8, score Score, disk DiskType, count uin
 	}
 	buf := s.blocks.get(n)
 	defer func() { s.blocks.put(buf) }()
-	got, err := s.store.ReadBlock(c.ctx, score, disk.Type(), buf.b)
+	got, err := c.store.ReadBlock(c.ctx, score, disk.Type(), buf.b)
 	if errors.Is(err, ErrTooLong) && n < MaxBlockSize {
 		// Read it again, to say how long it is. This is rare enough not to be
 		// counted against the bound.
 		s.blocks.put(buf)
 		buf = s.blocks.get(MaxBlockSize)
-		if got, err = s.store.ReadBlock(c.ctx, score, disk.Type(), buf.b); err == nil {
+		if got, err = c.store.ReadBlock(c.ctx, score, disk.Type(), buf.b); err == nil {
 			c.reply(&message{typ: rError, tag: tag, text: appendTooLong(nil, count, got)})
 			return
 		}
@@ -440,7 +532,7 @@ func (c *serverConn) write(m *message) {
 		c.error(m.tag, fmt.Sprintf("%v %d", ErrBadType, m.disk))
 		return
 	case len(m.data) == 0:
-		if _, ok := c.srv.store.(readOnly); ok {
+		if _, ok := c.store.(readOnly); ok {
 			c.error(m.tag, ErrReadOnly.Error())
 			return
 		}
@@ -452,7 +544,7 @@ func (c *serverConn) write(m *message) {
 	tag, disk, writes := m.tag, m.disk, c.writes
 	writes.Add(1)
 	started := c.start(len(buf.b), func() {
-		score, err := c.srv.store.WriteBlock(c.ctx, disk.Type(), buf.b)
+		score, err := c.store.WriteBlock(c.ctx, disk.Type(), buf.b)
 		c.srv.blocks.put(buf)
 		writes.Done()
 		if err != nil {
@@ -475,7 +567,7 @@ func (c *serverConn) sync(tag uint8) {
 	started := c.start(0, func() {
 		before.Wait()
 		since.Done()
-		if err := c.srv.store.Sync(c.ctx); err != nil {
+		if err := c.store.Sync(c.ctx); err != nil {
 			c.fail("sync", tag, err)
 			return
 		}
@@ -505,6 +597,7 @@ type outbox struct {
 	taken   sync.Cond  // signalled when buf was taken to be written, and when err is set
 	buf     *[]byte    // replies that nobody is writing yet; nil if there are none
 	writing bool       // somebody is in flushLocked
+	written int64      // bytes
 	err     error      // of the first failed write; then replies are dropped
 }
 
@@ -571,6 +664,13 @@ func (o *outbox) appendCached(st CachedReader, m *message, f framing) bool {
 	return true
 }
 
+// total returns how many bytes have been written.
+func (o *outbox) total() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.written
+}
+
 // flush writes what was appended, or leaves it to somebody who is writing.
 func (o *outbox) flush() {
 	o.mu.Lock()
@@ -587,6 +687,7 @@ func (o *outbox) flushLocked() {
 		b := o.buf
 		o.buf = nil
 		o.taken.Broadcast()
+		o.written += int64(len(*b))
 		o.mu.Unlock()
 		o.nc.SetWriteDeadline(time.Now().Add(stallTime))
 		_, err := o.nc.Write(*b)

@@ -1,19 +1,12 @@
 package netaddr_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/url"
 	"os"
@@ -27,91 +20,10 @@ import (
 	"go.uber.org/goleak"
 
 	"strata/internal/netaddr"
+	"strata/internal/netaddr/tlstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// A ca signs certificates for one test.
-type ca struct {
-	t    testing.TB
-	dir  string
-	file string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newCA(t testing.TB, name string) *ca {
-	t.Helper()
-	a := &ca{t: t, dir: t.TempDir()}
-	a.key = a.newKey()
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	a.cert = a.sign(tmpl, tmpl, &a.key.PublicKey)
-	a.file = filepath.Join(a.dir, "ca.pem")
-	a.write(a.file, &pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
-	return a
-}
-
-func (a *ca) newKey() *ecdsa.PrivateKey {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return key
-}
-
-func (a *ca) sign(tmpl, parent *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
-	a.t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key, a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return c
-}
-
-func (a *ca) write(file string, blocks ...*pem.Block) {
-	a.t.Helper()
-	var b bytes.Buffer
-	for _, block := range blocks {
-		pem.Encode(&b, block)
-	}
-	if err := os.WriteFile(file+".new", b.Bytes(), 0o600); err != nil {
-		a.t.Fatal(err)
-	}
-	if err := os.Rename(file+".new", file); err != nil {
-		a.t.Fatal(err)
-	}
-}
-
-// issue writes a certificate, with its key in the same file, that change may
-// alter first, and returns the file's name.
-func (a *ca) issue(name string, change func(*x509.Certificate)) string {
-	a.t.Helper()
-	key := a.newKey()
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	if change != nil {
-		change(tmpl)
-	}
-	c := a.sign(tmpl, a.cert, &key.PublicKey)
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	file := filepath.Join(a.dir, name+".pem")
-	a.write(file, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}, &pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return file
-}
 
 // An echo is a listener that answers a byte with the names of who sends it.
 type echo struct {
@@ -175,22 +87,22 @@ func port(ln net.Listener) string {
 }
 
 func TestTLS(t *testing.T) {
-	ours, theirs := newCA(t, "our ca"), newCA(t, "their ca")
-	server := ours.issue("server", nil)
+	ours, theirs := tlstest.NewCA(t, "our ca"), tlstest.NewCA(t, "their ca")
+	server := ours.Issue("server", nil)
 	past := func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	}
-	client := ours.issue("laptop", func(c *x509.Certificate) {
+	client := ours.Issue("laptop", func(c *x509.Certificate) {
 		u, _ := url.Parse("spiffe://example.com/host/laptop")
 		c.URIs, c.DNSNames = []*url.URL{u}, []string{"laptop.example.com"}
 	})
-	expired, foreign := ours.issue("expired", past), theirs.issue("foreign", nil)
-	notClient := ours.issue("not-client", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
+	expired, foreign := ours.Issue("expired", past), theirs.Issue("foreign", nil)
+	notClient := ours.Issue("not-client", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 
-	mutual := newEcho(t, "!cert="+server+"!ca="+ours.file)
+	mutual := newEcho(t, "!cert="+server+"!ca="+ours.File)
 	oneWay := newEcho(t, "!cert="+server)
-	elsewhere := newEcho(t, "!cert="+ours.issue("elsewhere", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"elsewhere.example.com"} }))
-	foreignServer := newEcho(t, "!cert="+theirs.issue("server", nil))
+	elsewhere := newEcho(t, "!cert="+ours.Issue("elsewhere", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"elsewhere.example.com"} }))
+	foreignServer := newEcho(t, "!cert="+theirs.Issue("server", nil))
 	for _, tc := range []struct {
 		name   string
 		server *echo
@@ -199,25 +111,25 @@ func TestTLS(t *testing.T) {
 		err    string // what the client is told
 		log    string // what the server logs
 	}{
-		{"mutual", mutual, "!ca=" + ours.file + "!cert=" + client, "laptop spiffe://example.com/host/laptop laptop.example.com", "", ""},
-		{"key in another file", mutual, "!ca=" + ours.file + "!cert=" + client + "!key=" + client, "laptop spiffe://example.com/host/laptop laptop.example.com", "", ""},
-		{"no certificate asked for", oneWay, "!ca=" + ours.file, "", "", ""},
-		{"a certificate nobody asks for", oneWay, "!ca=" + ours.file + "!cert=" + client, "", "", ""},
-		{"told the name", elsewhere, "!ca=" + ours.file + "!name=elsewhere.example.com", "", "", ""},
+		{"mutual", mutual, "!ca=" + ours.File + "!cert=" + client, "laptop spiffe://example.com/host/laptop laptop.example.com", "", ""},
+		{"key in another file", mutual, "!ca=" + ours.File + "!cert=" + client + "!key=" + client, "laptop spiffe://example.com/host/laptop laptop.example.com", "", ""},
+		{"no certificate asked for", oneWay, "!ca=" + ours.File, "", "", ""},
+		{"a certificate nobody asks for", oneWay, "!ca=" + ours.File + "!cert=" + client, "", "", ""},
+		{"told the name", elsewhere, "!ca=" + ours.File + "!name=elsewhere.example.com", "", "", ""},
 
-		{"no client certificate", mutual, "!ca=" + ours.file, "", "server refused us without a certificate: tls: certificate required", "didn't provide a certificate"},
-		{"client of another ca", mutual, "!ca=" + ours.file + "!cert=" + foreign, "",
+		{"no client certificate", mutual, "!ca=" + ours.File, "", "server refused us without a certificate: tls: certificate required", "didn't provide a certificate"},
+		{"client of another ca", mutual, "!ca=" + ours.File + "!cert=" + foreign, "",
 			"server refused our certificate " + foreign + ": tls: unknown certificate authority", "certificate of CN=foreign, signed by CN=their ca: x509: certificate signed by unknown authority"},
-		{"a server's certificate", mutual, "!ca=" + ours.file + "!cert=" + notClient, "", "server refused our certificate " + notClient, "CN=not-client"},
-		{"expired client", mutual, "!ca=" + ours.file + "!cert=" + expired, "", "certificate " + expired + " expired on ", ""},
-		{"server of another ca", foreignServer, "!ca=" + ours.file, "", "the server's certificate of CN=server, signed by CN=their ca: x509: certificate signed by unknown authority", "bad certificate"},
+		{"a server's certificate", mutual, "!ca=" + ours.File + "!cert=" + notClient, "", "server refused our certificate " + notClient, "CN=not-client"},
+		{"expired client", mutual, "!ca=" + ours.File + "!cert=" + expired, "", "certificate " + expired + " expired on ", ""},
+		{"server of another ca", foreignServer, "!ca=" + ours.File, "", "the server's certificate of CN=server, signed by CN=their ca: x509: certificate signed by unknown authority", "bad certificate"},
 		{"server that the machine does not know", oneWay, "", "", "signed by CN=our ca: x509: certificate signed by unknown authority", "bad certificate"},
-		{"wrong host", elsewhere, "!ca=" + ours.file, "", "the server's certificate of CN=elsewhere", "bad certificate"},
-		{"wrong name", oneWay, "!ca=" + ours.file + "!name=other.example.com", "", "other.example.com", "bad certificate"},
-		{"no ca file", mutual, "!ca=" + ours.file + "x", "", "ca: open " + ours.file + "x: no such file", ""},
+		{"wrong host", elsewhere, "!ca=" + ours.File, "", "the server's certificate of CN=elsewhere", "bad certificate"},
+		{"wrong name", oneWay, "!ca=" + ours.File + "!name=other.example.com", "", "other.example.com", "bad certificate"},
+		{"no ca file", mutual, "!ca=" + ours.File + "x", "", "ca: open " + ours.File + "x: no such file", ""},
 		{"no cert file", mutual, "!cert=" + client + "x", "", "certificate: open " + client + "x: no such file", ""},
 		{"nothing in the ca", mutual, "!ca=" + os.Args[0], "", "there is no certificate in it", ""},
-		{"nothing in the cert", mutual, "!cert=" + ours.file, "", "certificate " + ours.file + ": tls: ", ""},
+		{"nothing in the cert", mutual, "!cert=" + ours.File, "", "certificate " + ours.File + ": tls: ", ""},
 		{"the key of another", mutual, "!cert=" + client + "!key=" + foreign, "", "private key does not match", ""},
 		{"a key alone", mutual, "!key=" + client, "", "a key without a cert", ""},
 	} {
@@ -244,16 +156,16 @@ func TestTLS(t *testing.T) {
 // TestExpiredOnTheWay has certificates expire that were good when they were
 // read: each end finds out about the other's.
 func TestExpiredOnTheWay(t *testing.T) {
-	a := newCA(t, "ca")
-	e := newEcho(t, "!cert="+a.issue("server", nil)+"!ca="+a.file)
+	a := tlstest.NewCA(t, "ca")
+	e := newEcho(t, "!cert="+a.Issue("server", nil)+"!ca="+a.File)
 	// An expired one, sent by a client that does not look at it first.
-	file := a.issue("old", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+	file := a.Issue("old", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
 	pair, err := tls.LoadX509KeyPair(file, file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
+	pool.AddCert(a.Cert)
 	c, err := tls.Dial("tcp", e.Addr().String(), &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}})
 	if err != nil {
 		t.Fatal(err)
@@ -282,14 +194,14 @@ func TestExpiredOnTheWay(t *testing.T) {
 			c.Close()
 		}
 	}()
-	_, err = netaddr.Dial(t.Context(), "tls!127.0.0.1!"+port(ln)+"!ca="+a.file, "")
+	_, err = netaddr.Dial(t.Context(), "tls!127.0.0.1!"+port(ln)+"!ca="+a.File, "")
 	if err == nil || !strings.Contains(err.Error(), "the server's certificate of CN=old, signed by CN=ca: x509: certificate has expired") {
 		t.Errorf("dialled a server whose certificate has expired: %v", err)
 	}
 	if _, err := (netaddr.Config{}).Listen(t.Context(), "tls!127.0.0.1!0!cert="+file, ""); err == nil || !strings.Contains(err.Error(), file+" expired on") {
 		t.Errorf("announced with an expired certificate: %v", err)
 	}
-	file = a.issue("future", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })
+	file = a.Issue("future", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })
 	if _, err := (netaddr.Config{}).Listen(t.Context(), "tls!127.0.0.1!0!cert="+file, ""); err == nil || !strings.Contains(err.Error(), file+" is not valid before") {
 		t.Errorf("announced with a certificate of the future: %v", err)
 	}
@@ -297,8 +209,8 @@ func TestExpiredOnTheWay(t *testing.T) {
 
 // TestOldTLS offers version 1.2.
 func TestOldTLS(t *testing.T) {
-	a := newCA(t, "ca")
-	e := newEcho(t, "!cert="+a.issue("server", nil))
+	a := tlstest.NewCA(t, "ca")
+	e := newEcho(t, "!cert="+a.Issue("server", nil))
 	c, err := tls.Dial("tcp", e.Addr().String(), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
 	if err == nil {
 		c.Close()
@@ -308,7 +220,7 @@ func TestOldTLS(t *testing.T) {
 
 // TestNotTLS has each end meet one that does not speak TLS.
 func TestNotTLS(t *testing.T) {
-	a := newCA(t, "ca")
+	a := tlstest.NewCA(t, "ca")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -322,10 +234,10 @@ func TestNotTLS(t *testing.T) {
 		io.WriteString(c, "venti-02:04-x\n")
 		c.Close()
 	}()
-	if _, err := netaddr.Dial(t.Context(), "tls!127.0.0.1!"+port(ln)+"!ca="+a.file, ""); err == nil || !strings.Contains(err.Error(), "TLS handshake") {
+	if _, err := netaddr.Dial(t.Context(), "tls!127.0.0.1!"+port(ln)+"!ca="+a.File, ""); err == nil || !strings.Contains(err.Error(), "TLS handshake") {
 		t.Errorf("dialled a plain server: %v", err)
 	}
-	e := newEcho(t, "!cert="+a.issue("server", nil))
+	e := newEcho(t, "!cert="+a.Issue("server", nil))
 	c, err := net.Dial("tcp", e.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -341,8 +253,8 @@ func TestNotTLS(t *testing.T) {
 // TestSilent opens more connections than there may be handshakes, says
 // nothing on any, and shows that others get in, and that Close ends it all.
 func TestSilent(t *testing.T) {
-	a := newCA(t, "ca")
-	e := newEcho(t, "!cert="+a.issue("server", nil)+"!ca="+a.file)
+	a := tlstest.NewCA(t, "ca")
+	e := newEcho(t, "!cert="+a.Issue("server", nil)+"!ca="+a.File)
 	var silent []net.Conn
 	for range 200 {
 		c, err := net.Dial("tcp", e.Addr().String())
@@ -352,7 +264,7 @@ func TestSilent(t *testing.T) {
 		defer c.Close()
 		silent = append(silent, c)
 	}
-	client := "!ca=" + a.file + "!cert=" + a.issue("client", nil)
+	client := "!ca=" + a.File + "!cert=" + a.Issue("client", nil)
 	for range 10 {
 		if names, err := e.ask(t, client); err != nil || names != "client" {
 			t.Fatalf("%q, %v", names, err)
@@ -372,16 +284,16 @@ func TestSilent(t *testing.T) {
 // TestRenewal replaces the server's certificate, breaks it, and replaces the
 // ca.
 func TestRenewal(t *testing.T) {
-	a, b := newCA(t, "first ca"), newCA(t, "second ca")
-	cert := a.issue("server", nil)
-	e := newEcho(t, "!cert="+cert+"!ca="+a.file)
-	fromA, fromB := a.issue("client", nil), b.issue("client", nil)
+	a, b := tlstest.NewCA(t, "first ca"), tlstest.NewCA(t, "second ca")
+	cert := a.Issue("server", nil)
+	e := newEcho(t, "!cert="+cert+"!ca="+a.File)
+	fromA, fromB := a.Issue("client", nil), b.Issue("client", nil)
 	ask := func(ca, cert string) error {
 		t.Helper()
 		_, err := e.ask(t, "!ca="+ca+"!cert="+cert)
 		return err
 	}
-	if err := ask(a.file, fromA); err != nil {
+	if err := ask(a.File, fromA); err != nil {
 		t.Fatal(err)
 	}
 	move := func(from, to string) {
@@ -399,10 +311,10 @@ func TestRenewal(t *testing.T) {
 		}
 	}
 	firstCA := filepath.Join(t.TempDir(), "ca.pem")
-	move(a.file, firstCA)
+	move(a.File, firstCA)
 
-	move(b.issue("server", nil), cert)
-	if err := ask(b.file, fromA); err != nil {
+	move(b.Issue("server", nil), cert)
+	if err := ask(b.File, fromA); err != nil {
 		t.Errorf("with the new certificate: %v", err)
 	}
 	if err := ask(firstCA, fromA); err == nil {
@@ -414,7 +326,7 @@ func TestRenewal(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if err := ask(b.file, fromA); err != nil {
+		if err := ask(b.File, fromA); err != nil {
 			t.Errorf("while the file is broken: %v", err)
 		}
 	}
@@ -424,31 +336,31 @@ func TestRenewal(t *testing.T) {
 	if len(e.log) > 0 {
 		t.Errorf("logged more: %q", <-e.log)
 	}
-	move(b.issue("server", nil), cert)
-	move(b.file, a.file)
-	if err := ask(b.file, fromB); err != nil {
+	move(b.Issue("server", nil), cert)
+	move(b.File, a.File)
+	if err := ask(b.File, fromB); err != nil {
 		t.Errorf("with the new ca: %v", err)
 	}
-	if err := ask(b.file, fromA); err == nil {
+	if err := ask(b.File, fromA); err == nil {
 		t.Error("the old ca is still in use")
 	}
 }
 
 // TestOffLoopback announces addresses that other machines reach.
 func TestOffLoopback(t *testing.T) {
-	a := newCA(t, "ca")
-	cert := a.issue("server", nil)
+	a := tlstest.NewCA(t, "ca")
+	cert := a.Issue("server", nil)
 	for _, tc := range []struct {
 		addr string
 		open bool
 		err  string
 	}{
-		{"tls!*!0!cert=" + cert + "!ca=" + a.file, false, ""},
+		{"tls!*!0!cert=" + cert + "!ca=" + a.File, false, ""},
 		{"tls!*!0!cert=" + cert, true, ""},
 		{"tls!*!0!cert=" + cert, false, "not a loopback address"},
 		{"tls!0.0.0.0!0!cert=" + cert, false, "not a loopback address"},
 		{"tls!127.0.0.1!0", false, "with a cert=FILE"},
-		{"tls!127.0.0.1!0!ca=" + a.file, false, "with a cert=FILE"},
+		{"tls!127.0.0.1!0!ca=" + a.File, false, "with a cert=FILE"},
 		{"tls!127.0.0.1!0!cert=" + cert + "!name=x", false, "name is for who dials"},
 		{"tls!127.0.0.1!0!cert=" + cert + "x", false, "no such file"},
 	} {
