@@ -10,6 +10,10 @@ import (
 type buffer struct {
 	b     []byte
 	class int8
+
+	// What a Lender has lent for the message to end with.
+	lent [][]byte
+	done func() // gives it back; may be nil
 }
 
 const (
@@ -34,10 +38,28 @@ func getBuffer(n int) *buffer {
 	return &buffer{b: make([]byte, n, 1<<class+slack), class: int8(class)}
 }
 
-// free gives the buffer back. A nil one is none.
+// size returns how much memory the buffer keeps in use.
+func (b *buffer) size() int {
+	n := cap(b.b)
+	for _, p := range b.lent {
+		n += len(p)
+	}
+	return n
+}
+
+// free gives the buffer back, and what was lent. A nil one is none.
 func (b *buffer) free() {
+	if b == nil {
+		return
+	}
+	if b.done != nil {
+		b.done()
+		b.done = nil
+	}
+	clear(b.lent)
+	b.lent = b.lent[:0]
 	// A buffer that was appended to beyond its class is not of it any more.
-	if b != nil && b.class >= 0 && cap(b.b) == 1<<b.class+slack {
+	if b.class >= 0 && cap(b.b) == 1<<b.class+slack {
 		pools[b.class].Put(b)
 	}
 }

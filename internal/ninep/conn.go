@@ -341,8 +341,9 @@ func (c *conn) queueErrorLocked(tag uint16, err error) {
 
 func (c *conn) queueLocked(out *buffer) {
 	c.queue = append(c.queue, out)
-	c.queued += cap(out.b)
-	c.bytes += cap(out.b)
+	n := out.size()
+	c.queued += n
+	c.bytes += n
 }
 
 // flush writes the queue if nobody else does.
@@ -393,7 +394,7 @@ func (c *conn) writeBatch() error {
 	for batch := c.batch; len(batch) > 0; {
 		n, size := 0, 0
 		for n < len(batch) && size < writePiece {
-			size += len(batch[n].b)
+			size += batch[n].size()
 			n++
 		}
 		if err := c.writeSome(batch[:n]); err != nil {
@@ -406,13 +407,13 @@ func (c *conn) writeBatch() error {
 }
 
 func (c *conn) writeSome(batch []*buffer) error {
-	if len(batch) == 1 {
+	if len(batch) == 1 && len(batch[0].lent) == 0 {
 		_, err := c.rwc.Write(batch[0].b)
 		return err
 	}
 	iov := c.iov[:0]
 	for _, out := range batch {
-		iov = append(iov, out.b)
+		iov = append(append(iov, out.b), out.lent...)
 	}
 	c.iov, c.left = iov, iov // WriteTo moves the slice along
 	_, err := c.left.WriteTo(c.rwc)

@@ -61,6 +61,7 @@ type openFile struct {
 	remove  *place // remove it at clunk
 	reader  Reader
 	cached  CachedReader
+	lender  Lender
 	writer  Writer
 	dir     DirReader
 	xattr   *xattrFile
@@ -83,6 +84,7 @@ func newOpenFile(h Handle, mode OpenMode, qid Qid) *openFile {
 	if mode.Reads() {
 		o.reader, _ = h.(Reader)
 		o.cached, _ = h.(CachedReader)
+		o.lender, _ = h.(Lender)
 	}
 	if mode.Writes() {
 		o.writer, _ = h.(Writer)

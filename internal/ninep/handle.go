@@ -245,21 +245,30 @@ func (c *conn) readInline(r *request) bool {
 		return false
 	}
 	o := f.io.Load()
-	if o == nil || o.cached == nil {
+	lends := o != nil && o.lender != nil && n >= minLent
+	if !lends && (o == nil || o.cached == nil) {
 		c.mu.Unlock()
 		return false
 	}
 	f.refs.Add(1)
 	c.mu.Unlock()
 
-	out := newRead(n)
-	n, ok := o.cached.ReadCached(out.b[rreadHeader:], int64(r.f.Offset))
+	var out *buffer
+	var ok bool
+	if lends {
+		out, ok = lend(o.lender, r.f.Tag, n, int64(r.f.Offset))
+	}
+	if !ok && o.cached != nil {
+		out = newRead(n)
+		if n, ok = o.cached.ReadCached(out.b[rreadHeader:], int64(r.f.Offset)); ok {
+			finishRead(out, Rread, r.f.Tag, n)
+		}
+	}
 	c.release(f)
 	if !ok {
 		out.free()
 		return false
 	}
-	finishRead(out, Rread, r.f.Tag, n)
 	r.free()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -268,6 +277,29 @@ func (c *conn) readInline(r *request) bool {
 		c.writeQueueLocked()
 	}
 	return true
+}
+
+// minLent is how many bytes it takes that lending them is less work than to
+// copy them.
+const minLent = 16 << 10
+
+// lend returns an Rread of at most n bytes that are not copied.
+func lend(l Lender, tag uint16, n int, off int64) (*buffer, bool) {
+	out := getBuffer(rreadHeader)
+	var ok bool
+	if out.lent, out.done, ok = l.Lend(out.lent, n, off); !ok {
+		out.free()
+		return nil, false
+	}
+	got := 0
+	for i, p := range out.lent {
+		out.lent[i] = p[:min(len(p), n-got)] // no frame is longer than it may be
+		got += len(out.lent[i])
+	}
+	finishRead(out, Rread, tag, 0)
+	binary.LittleEndian.PutUint32(out.b, uint32(rreadHeader+got))
+	binary.LittleEndian.PutUint32(out.b[headerSize:], uint32(got))
+	return out, true
 }
 
 func (c *conn) read(ctx context.Context, r *request) error {

@@ -25,10 +25,11 @@ func LookupDir(d Dir, lookup func(ctx context.Context, name string) (Node, error
 }
 
 // NewFile returns a read-only file of d.Length bytes that r reads. If r is a
-// CachedReader, reads that it can answer at once are.
+// CachedReader or Lender, reads that it can answer at once are.
 func NewFile(d Dir, r Reader) Node {
 	cached, _ := r.(CachedReader)
-	return &readerFile{fileBase{d}, r, cached}
+	lender, _ := r.(Lender)
+	return &readerFile{fileBase{d}, r, cached, lender}
 }
 
 // NewText returns a read-only file whose text is made anew each time that it
@@ -137,14 +138,18 @@ func (l dirList) ReadDir(_ context.Context, cookie uint64) iter.Seq2[Dir, error]
 type readerFile struct {
 	fileBase
 	r      Reader
-	cached CachedReader
+	cached CachedReader // or nil
+	lender Lender       // or nil
 }
 
 func (n *readerFile) Open(_ context.Context, mode OpenMode) (Handle, error) {
 	if err := n.check(mode); err != nil {
 		return nil, err
 	}
-	if n.cached != nil {
+	switch {
+	case n.lender != nil:
+		return lendingFile{cachedFile{n}}, nil
+	case n.cached != nil:
 		return cachedFile{n}, nil
 	}
 	return n, nil
@@ -161,10 +166,23 @@ func (n *readerFile) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 type cachedFile struct{ *readerFile }
 
 func (n cachedFile) ReadCached(p []byte, off int64) (int, bool) {
-	if off >= n.d.Length {
+	switch {
+	case off >= n.d.Length:
 		return 0, true
+	case n.cached == nil:
+		return 0, false
 	}
 	return n.cached.ReadCached(p[:min(int64(len(p)), n.d.Length-off)], off)
+}
+
+// A lendingFile is one that can be a Lender.
+type lendingFile struct{ cachedFile }
+
+func (n lendingFile) Lend(bufs [][]byte, most int, off int64) ([][]byte, func(), bool) {
+	if off >= n.d.Length {
+		return bufs, nil, true
+	}
+	return n.lender.Lend(bufs, int(min(int64(most), n.d.Length-off)), off)
 }
 
 type textFile struct {

@@ -34,6 +34,7 @@ func staticTree(data []byte) ninep.FS {
 	return fixedFS{ninep.NewDir(dir("/", 0555), map[string]ninep.Node{
 		"file":   ninep.NewFile(file("file"), ninep.FromReaderAt(bytes.NewReader(data))),
 		"cached": ninep.NewFile(file("cached"), cachedBlock{data}),
+		"lent":   ninep.NewFile(file("lent"), &lentFile{block: data, piece: 100}),
 		"text":   ninep.NewText(dir("text", 0444), func(context.Context) (string, error) { return "words\n", nil }),
 		"sub":    ninep.NewDir(dir("sub", 0555), map[string]ninep.Node{"empty": ninep.NewDir(dir("empty", 0555), nil)}),
 		"numbers": ninep.LookupDir(dir("numbers", 0555), number, func(ctx context.Context) ([]ninep.Dir, error) {

@@ -94,6 +94,16 @@ type CachedReader interface {
 	ReadCached(p []byte, off int64) (n int, ok bool)
 }
 
+// A Lender is a Reader that can lend its memory, for large reads that are
+// then sent without being copied.
+type Lender interface {
+	// Lend appends to bufs up to n bytes at off, none at the end of the file, in
+	// as many pieces as it likes, if that needs no waiting; if it does, ok is
+	// false and nothing is done. The pieces do not change until done, which may
+	// be nil, is called. The server calls both while others wait for it.
+	Lend(bufs [][]byte, n int, off int64) (lent [][]byte, done func(), ok bool)
+}
+
 // A Writer is a handle that can be written.
 type Writer interface {
 	// WriteAt writes p at off, which is not negative, and returns how much of it.

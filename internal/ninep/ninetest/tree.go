@@ -272,6 +272,16 @@ func testContent(t *testing.T, n ninep.Node, p string, d ninep.Dir) []byte {
 		})
 	}
 	wg.Wait()
+	if l, ok := h.(ninep.Lender); ok {
+		if bufs, done, ok := l.Lend(nil, piece, 1); ok {
+			if got := bytes.Join(bufs, nil); len(got) > piece || !bytes.HasPrefix(all[min(size, 1):], got) || len(got) == 0 && size > 1 {
+				t.Errorf("%s lends %d bytes at 1 that are not its own", p, len(got))
+			}
+			if done != nil {
+				done()
+			}
+		}
+	}
 	if c, ok := h.(ninep.CachedReader); ok {
 		got := make([]byte, min(size, piece))
 		if n, ok := c.ReadCached(got, 0); ok && !bytes.Equal(got[:n], all[:n]) {
