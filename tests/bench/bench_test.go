@@ -37,6 +37,10 @@ func TestMain(m *testing.M) {
 		serveBare(path)
 		return
 	}
+	if what := os.Getenv(nineEnv); what != "" {
+		serveNine(what)
+		return
+	}
 	code := m.Run()
 	harness.Cleanup()
 	os.Exit(code)
