@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/spf13/pflag"
+
 	"strata/internal/command"
 	"strata/venti/internal/index"
 	"strata/venti/internal/ventitool"
@@ -20,6 +22,10 @@ func newCommand() *command.Command {
 		Doc: `Lists the clumps of all arenas of an index, or of those named, from their
 directories: the address in the index, score, type and size of each. A server
 may run meanwhile.`,
+		Flags: func(fs *pflag.FlagSet) {
+			fs.StringP("block-memory", "B", "", "does nothing")
+			fs.MarkHidden("block-memory")
+		},
 		Run: func(ctx context.Context, io command.IO) error {
 			if len(io.Args) == 0 {
 				return command.ErrUsage

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/spf13/pflag"
+
 	"strata/internal/command"
 	"strata/venti/internal/index"
 	"strata/venti/internal/ventitool"
@@ -22,6 +24,10 @@ func newCommand() *command.Command {
 buckets: the address, score, type and size of each. A damaged bucket is named
 on standard error, and the status is 1. A server may run meanwhile; what it has
 not written yet is not listed.`,
+		Flags: func(fs *pflag.FlagSet) {
+			fs.StringP("block-memory", "B", "", "does nothing")
+			fs.MarkHidden("block-memory")
+		},
 		Run: func(ctx context.Context, io command.IO) error {
 			if len(io.Args) == 0 {
 				return command.ErrUsage

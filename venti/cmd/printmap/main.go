@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/spf13/pflag"
+
 	"strata/internal/command"
 	"strata/venti/internal/ventitool"
 )
@@ -16,6 +18,10 @@ func newCommand() *command.Command {
 		Name: "venti/printmap", Usage: "config",
 		Doc: `Prints the sections of an index with their buckets, and its arenas with their
 addresses. A server may run meanwhile.`,
+		Flags: func(fs *pflag.FlagSet) {
+			fs.StringP("block-memory", "B", "", "does nothing")
+			fs.MarkHidden("block-memory")
+		},
 		Run: func(_ context.Context, io command.IO) error {
 			if len(io.Args) != 1 {
 				return command.ErrUsage
