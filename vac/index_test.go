@@ -1,86 +1,28 @@
 package vac_test
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"strings"
 	"testing"
 
 	"strata/vac"
 	"strata/vac/meta"
+	"strata/vac/vactest"
 	"strata/venti"
 	"strata/venti/hashtree"
 	"strata/venti/ventitest"
 )
 
-// bigDir stores an archive of n empty files, whose names are shuffled, in
-// metadata blocks of 1024 bytes, and returns its top.
+// bigDir stores a directory of n files, and returns it.
 func bigDir(t *testing.T, st venti.Store, n int) *vac.File {
 	t.Helper()
-	const block = 1024
-	ctx := t.Context()
-	stream := func(data []byte, dir bool) venti.Entry {
-		e, _, err := hashtree.Write(ctx, st, bytes.NewReader(data), int64(len(data)), hashtree.Config{DSize: block, Dir: dir})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return e
-	}
-	var metadata, entries []byte
-	b := meta.New(make([]byte, block), meta.MaxIndex(block), meta.LongerFirst)
-	empty := venti.Entry{PSize: block, DSize: block, Flags: venti.EntryActive, Score: venti.EmptyScore}
-	for i := range n {
-		e := meta.DirEntry{Version: 8, Name: nameOf(i, n), Entry: uint32(i), Qid: uint64(i + 1), UID: "u", GID: "g", Mode: 0o644}
-		err := b.Insert(&e)
-		if errors.Is(err, meta.ErrFull) {
-			metadata = append(metadata, b.Bytes()...)
-			b = meta.New(make([]byte, block), meta.MaxIndex(block), meta.LongerFirst)
-			err = b.Insert(&e)
-		}
-		if err == nil {
-			if i%(block/venti.EntrySize) == 0 {
-				entries = append(entries, make([]byte, (block-len(entries)%block)%block)...)
-			}
-			entries, err = empty.Pack(entries)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	metadata = append(metadata, b.Bytes()...)
-	top := meta.New(make([]byte, block), meta.MaxIndex(block), meta.LongerFirst)
-	if err := top.Insert(&meta.DirEntry{Version: 8, Name: "/", MEntry: 1, Mode: meta.ModeDir | 0o755}); err != nil {
-		t.Fatal(err)
-	}
-	var dir []byte
-	for _, e := range []venti.Entry{stream(entries, true), stream(metadata, false), stream(top.Bytes(), false)} {
-		var err error
-		if dir, err = e.Pack(dir); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s, err := st.WriteBlock(ctx, venti.DirType, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := (&venti.Root{Type: vac.RootType, Score: s, BlockSize: block}).Pack(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s, err = st.WriteBlock(ctx, venti.RootType, root); err != nil {
-		t.Fatal(err)
-	}
-	a, err := vac.Open(ctx, st, s)
+	a, err := vac.Open(t.Context(), st, vactest.Directory(t, st, n))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a.Root
 }
-
-// nameOf returns the name of the i-th of n files.
-func nameOf(i, n int) string { return fmt.Sprintf("file%d", i*7919%n) }
 
 func TestReadDirFrom(t *testing.T) {
 	const n = 5000
@@ -133,9 +75,9 @@ func TestIndex(t *testing.T) {
 		t.Errorf("the index has %d bytes, want %d", x.Bytes(), 8*n)
 	}
 	for i := range n {
-		f, err := x.Walk(t.Context(), nameOf(i, n))
-		if err != nil || f.Name != nameOf(i, n) || f.Qid != uint64(i+1) {
-			t.Fatalf("walk to %s: %+v, %v", nameOf(i, n), f, err)
+		f, err := x.Walk(t.Context(), vactest.Name(i, n))
+		if err != nil || f.Name != vactest.Name(i, n) || f.Qid != uint64(i+1) {
+			t.Fatalf("walk to %s: %+v, %v", vactest.Name(i, n), f, err)
 		}
 	}
 	for _, name := range []string{"file", "file5000", "", ".", "..", "a/b"} {
@@ -164,7 +106,7 @@ func TestIndex(t *testing.T) {
 	if f, err := x.Walk(t.Context(), b.Name(0)); !errors.Is(err, venti.ErrNotFound) || !strings.Contains(err.Error(), "metadata block 100") {
 		t.Errorf("walk to %s: %v, %v", b.Name(0), f, err)
 	}
-	if f, err := x.Walk(t.Context(), nameOf(n-1, n)); err != nil || f.Name != nameOf(n-1, n) {
+	if f, err := x.Walk(t.Context(), vactest.Name(n-1, n)); err != nil || f.Name != vactest.Name(n-1, n) {
 		t.Errorf("walk to the last: %v, %v", f, err)
 	}
 	for f, err := range top.ReadDir(t.Context()) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"strata/internal/disk"
+	"strata/internal/ninep/ninetest"
+	"strata/vac/vacfs"
 	"strata/venti"
 	"strata/venti/store"
 )
@@ -72,4 +74,16 @@ func goldenScores(t testing.TB) map[string]string {
 		}
 	}
 	return scores
+}
+
+// TestGolden holds the trees of golden archives, all at once, to the contract of
+// 9P trees.
+func TestGolden(t *testing.T) {
+	st, scores := goldenStore(t), goldenScores(t)
+	var all []vacfs.Archive
+	for _, name := range []string{"archive", "merged", "stdin", "exact-1k", "exact-archive-day2", "tree8k"} {
+		all = append(all, vacfs.Archive{Name: name, Source: scores[name]})
+	}
+	fs := newFS(t, st, vacfs.Config{NoPermissions: true}, all...)
+	ninetest.TestTree(t, fs, ninetest.TreeConfig{User: "glenda"})
 }

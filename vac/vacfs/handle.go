@@ -109,8 +109,12 @@ func (h *fileHandle) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 	if err != nil {
 		return 0, err
 	}
-	h.note(off, off+int64(len(p)), true)
-	n, err := r.ReadAtContext(ctx, p, off)
+	n, ok := r.ReadCached(p, off)
+	h.note(off, off+int64(len(p)), !ok)
+	if ok {
+		return n, nil
+	}
+	n, err = r.ReadAtContext(ctx, p, off)
 	if err != nil && err != io.EOF {
 		return n, readError(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"os/user"
 
@@ -17,22 +16,7 @@ import (
 
 // mount shows the tree at dir until it is unmounted, or ctx ends.
 func mount(ctx context.Context, srv *ninep.Server, dir string) error {
-	// What is under way when ctx ends is to be answered, else it cannot be
-	// unmounted.
-	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	near, far := net.Pipe()
-	served := make(chan error, 1)
-	go func() { served <- srv.ServeConn(inner, far) }()
-	err := mountClient(ctx, near, dir)
-	cancel()
-	return errors.Join(err, <-served)
-}
-
-func mountClient(ctx context.Context, conn net.Conn, dir string) error {
-	client, err := ninep.NewClient(ctx, conn, ninep.ClientConfig{Dialect: ninep.Linux, Users: ninep.HostUsers()})
-	if err != nil {
-		return err
-	}
+	client := srv.Local(ninep.ClientConfig{Dialect: ninep.Linux})
 	defer client.Close()
 	name := ninep.NoUser
 	if u, err := user.Current(); err == nil {
