@@ -26,6 +26,10 @@ func Redial(ctx context.Context, addr string) (*Redialer, error) {
 	return &Redialer{addr: addr, client: c}, nil
 }
 
+// RedialLater is Redial that connects at the first read: the server may be away
+// now.
+func RedialLater(addr string) *Redialer { return &Redialer{addr: addr} }
+
 // Close ends the connection.
 func (r *Redialer) Close() error {
 	r.mu.Lock()

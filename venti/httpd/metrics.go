@@ -119,6 +119,8 @@ func makeMetrics() []metric {
 	count("clump_read_bytes", "Bytes of them.", func(s *store.Stats) int64 { return s.ClumpReadBytes })
 	count("corrupt_clumps", "Clumps that are not what they are to be.", func(s *store.Stats) int64 { return s.CorruptClumps })
 	count("healed", "Corrupt clumps that were replaced.", func(s *store.Stats) int64 { return s.Healed })
+	group(prometheus.CounterValue, "mirror_reads_total", "Corrupt blocks that the mirror was asked for: those it has sent, and others.", "answer", values{
+		"block": func(s *store.Stats) int64 { return s.MirrorReads }, "none": func(s *store.Stats) int64 { return s.MirrorFailed }})
 	count("collisions", "Writes refused because another block has their score.", func(s *store.Stats) int64 { return s.Collisions })
 	count("guard_checks", "Duplicate writes held against a guard or the block.", func(s *store.Stats) int64 { return s.GuardChecks })
 	count("guard_compares", "Of these, the ones for which there was no guard.", func(s *store.Stats) int64 { return s.GuardCompares })

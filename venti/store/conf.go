@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"strata/internal/disk"
+	"strata/venti"
 	"strata/venti/internal/arena"
 	"strata/venti/internal/bloom"
 	"strata/venti/internal/config"
@@ -38,6 +39,9 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 	}
 	if cfg.Compression == "" {
 		cfg.Compression = conf.Compression
+	}
+	if cfg.Mirror == nil && conf.Mirror != "" {
+		cfg.Mirror = venti.RedialLater(conf.Mirror)
 	}
 	cfg.Index = conf.Index
 	var owned []*disk.Partition

@@ -112,6 +112,7 @@ func (cfg *Config) newStore() (*Store, error) {
 	if s.encoding, known = encodings[cfg.Compression]; !known {
 		return nil, fmt.Errorf("unknown compression %q", cfg.Compression)
 	}
+	s.mirror = newMirror(cfg.Mirror)
 	s.encoders.New = func() any { return new(clumpBuffer) }
 	s.blocks.New = func() any { b := make([]byte, readBuffer); return &b }
 
@@ -158,7 +159,7 @@ func (s *Store) free() error {
 	for _, p := range s.owned {
 		err = errors.Join(err, p.Close())
 	}
-	return err
+	return errors.Join(err, s.mirror.close())
 }
 
 // open reads all there is, and recovers the logs.

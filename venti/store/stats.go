@@ -26,6 +26,8 @@ type Stats struct {
 	ClumpReadBytes  int64 // of them, with headers
 	CorruptClumps   int64 // that could not be made the lumps they are to be
 	Healed          int64 // corrupt clumps that a write or a mirror has made good
+	MirrorReads     int64 // blocks that the mirror has sent
+	MirrorFailed    int64 // and those that were not to be had from it
 	GuardChecks     int64 // duplicate writes that were held against a guard or the block
 	GuardCompares   int64 // of those, the ones for which there was no guard
 	Collisions      int64 // writes refused because another block has their score
@@ -58,6 +60,7 @@ type counters struct {
 	reads, readErrors, readBytes, lumpHits, writes, writeBytes, newBlocks, newBytes,
 	dupBlocks, dupBytes, storedBytes, probes, syncs,
 	indexHits, bloomMisses, indexReads, indexFalse, indexLearned, clumpReads, clumpReadBytes, corruptClumps, healed,
+	mirrorReads, mirrorFailed,
 	guardChecks, guardCompares, collisions,
 	logWaits, indexWaits, logWrites, logSyncs, checkpoints, flushes, flushedEntries, sums, sumBytes atomic.Int64
 
@@ -91,6 +94,8 @@ func (s *Store) Stats() Stats {
 		ClumpReadBytes: c.clumpReadBytes.Load(),
 		CorruptClumps:  c.corruptClumps.Load(),
 		Healed:         c.healed.Load(),
+		MirrorReads:    c.mirrorReads.Load(),
+		MirrorFailed:   c.mirrorFailed.Load(),
 		GuardChecks:    c.guardChecks.Load(),
 		GuardCompares:  c.guardCompares.Load(),
 		Collisions:     c.collisions.Load(),

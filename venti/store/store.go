@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,6 +65,10 @@ type Config struct {
 	// guard. A file of zeros, with room for the arenas, becomes one.
 	Guards disk.File
 
+	// Mirror is asked for blocks whose clumps are corrupt or cannot be read, or
+	// nil. The store closes it if it is an io.Closer.
+	Mirror venti.BlockReader
+
 	// Index is the name of the index; empty means whatever the sections say.
 	Index string
 
@@ -114,6 +119,7 @@ type Store struct {
 	blocks   sync.Pool // *[]byte, of readBuffer bytes
 	bad      badClumps
 	reading  flights
+	mirror   *mirror // nil if there is none
 
 	guardsFailed atomic.Bool // the last write of them
 
@@ -240,7 +246,17 @@ func (s *Store) read(ctx context.Context, k *key, buf []byte) (int, error) {
 	if errors.Is(err, venti.ErrCorrupt) {
 		// The entry may have been one of several, and not the best.
 		if e2, ok, err2 := s.lookup(k, false); err2 == nil && ok && e2.addr != e.addr {
-			n, err = s.readClump(k, &e2, buf)
+			e = e2
+			n, err = s.readClump(k, &e, buf)
+		}
+	}
+	if err != nil && s.mirror != nil && !errors.Is(err, venti.ErrTooLong) {
+		b := s.blocks.Get().(*[]byte)
+		defer s.blocks.Put(b)
+		if data := s.heal(ctx, k, &e, *b); len(data) > len(buf) {
+			n, err = 0, errTooLong(len(data), len(buf))
+		} else if data != nil {
+			n, err = copy(buf, data), nil
 		}
 	}
 	return n, err
@@ -483,7 +499,7 @@ func (s *Store) WriteScored(ctx context.Context, score venti.Score, t venti.Type
 func (s *Store) write(ctx context.Context, k *key, data []byte) error {
 	s.stats.writes.Add(1)
 	s.stats.writeBytes.Add(int64(len(data)))
-	heal := false
+	lost := uint64(0) // where the block's clump is, if that is lost
 	for {
 		if same, ok := s.lumps.same(k, data); ok && !same {
 			return s.collision(k)
@@ -491,10 +507,10 @@ func (s *Store) write(ctx context.Context, k *key, data []byte) error {
 			s.stats.lumpHits.Add(1)
 			return s.duplicate(data)
 		}
-		e, ok, wait := s.index.claim(k, heal)
+		e, ok, wait := s.index.claim(k, lost != 0)
 		if ok {
 			if s.bad.has(e.addr) {
-				heal = true
+				lost = e.addr
 				continue
 			}
 			s.stats.indexHits.Add(1)
@@ -502,7 +518,7 @@ func (s *Store) write(ctx context.Context, k *key, data []byte) error {
 				return s.collision(k)
 			}
 			if err := s.same(k, &e, data); s.bad.has(e.addr) {
-				heal = true
+				lost = e.addr
 				continue
 			} else if err != nil {
 				return err
@@ -514,13 +530,13 @@ func (s *Store) write(ctx context.Context, k *key, data []byte) error {
 		}
 		select {
 		case <-wait:
-			heal = false
+			lost = 0
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 	defer s.index.unclaim(k)
-	if !heal {
+	if lost == 0 {
 		e, ok, err := s.lookup(k, true)
 		switch {
 		case errors.Is(err, venti.ErrCorrupt):
@@ -534,15 +550,20 @@ func (s *Store) write(ctx context.Context, k *key, data []byte) error {
 				}
 				return s.duplicate(data)
 			}
-			heal = true
+			lost = e.addr
 		case ok:
-			heal = true
+			lost = e.addr
 		}
 	}
-	if err := s.store(ctx, k, data); err != nil {
+	if lost != 0 {
+		if err := s.sameAsLost(k, &slot{addr: lost}, data); err != nil {
+			return err
+		}
+	}
+	if err := s.store(ctx, k, data, lost); err != nil {
 		return err
 	}
-	if heal {
+	if lost != 0 {
 		s.stats.healed.Add(1)
 	}
 	return nil
@@ -555,9 +576,9 @@ func (s *Store) duplicate(data []byte) error {
 	return nil
 }
 
-// store appends a block that is not there to the log. The caller has the
-// claim to k.
-func (s *Store) store(ctx context.Context, k *key, data []byte) error {
+// store appends a block that is not there, or whose clump at address lost is, to
+// the log. The caller has the claim to k.
+func (s *Store) store(ctx context.Context, k *key, data []byte, lost uint64) error {
 	if err := s.waitForIndex(ctx); err != nil {
 		return err
 	}
@@ -578,6 +599,12 @@ func (s *Store) store(ctx context.Context, k *key, data []byte) error {
 	}
 	err := errPartFull
 	first := s.fill()
+	if a, _, ok := s.arenaOf(lost); ok {
+		// Of two clumps with one key, whoever builds the index anew takes the one
+		// with the higher address. In the same partition that is the new one.
+		// BUG: if that is full, it may be the one that is lost.
+		first = slices.Index(s.parts, a.part)
+	}
 	for i := range s.parts {
 		p := s.parts[(first+i)%len(s.parts)]
 		err = p.append(ctx, c.buf, h.ClumpInfo, now, func(a *logArena, off int64) {

@@ -29,6 +29,7 @@ type options struct {
 	open            bool
 	log             logs.Flags
 	http            httpFlags
+	care            careFlags
 }
 
 func newCommand() *command.Command {
@@ -52,6 +53,7 @@ HTTP: a status page at /, those of Plan 9's server, and /metrics. Sizes may end 
 			fs.BoolVarP(&o.readOnly, "read-only", "r", false, "refuse writes, and write nothing to the partitions")
 			fs.BoolVarP(&o.debug, "debug", "d", false, "log connections too")
 			fs.BoolVar(&o.open, "open", false, "allow an address that other machines reach, with no authentication")
+			o.care.register(fs)
 			o.http.register(fs)
 			o.log.Register(fs)
 			fs.BoolP("foreground", "s", false, "stay in the foreground, which it always does")
@@ -80,6 +82,9 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 		if *m.size, err = disk.ParseSize(m.text); err != nil {
 			return command.Usagef("%v", err)
 		}
+	}
+	if err := o.care.set(&cfg); err != nil {
+		return command.Usagef("%v", err)
 	}
 	conf, err := config.Load(o.config)
 	if err != nil {

@@ -163,6 +163,105 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// TestMirror spoils a block of one server, which has another as its mirror: by
+// the flag, by the configuration, and after that with none.
+func TestMirror(t *testing.T) {
+	ctx := t.Context()
+	var confs, socks [2]string
+	list := [][]byte{[]byte(strings.Repeat("the first block; ", 9)), []byte(strings.Repeat("and another one; ", 9))}
+	for i := range confs {
+		dir := t.TempDir()
+		var err error
+		if confs[i], err = store.Format(ctx, dir, store.FormatConfig{Space: 8 << 20, Compression: store.CompressNone}); err != nil {
+			t.Fatal(err)
+		}
+		socks[i] = "unix!" + filepath.Join(dir, "sock")
+	}
+	// use does something with a client of server i, and returns what that has logged.
+	use := func(i int, args []string, f func(c *venti.Client)) (log string) {
+		t.Helper()
+		stop := serve(t, append([]string{"-c", confs[i], "-a", socks[i]}, args...)...)
+		c, err := venti.Dial(ctx, socks[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		f(c)
+		c.Close()
+		n, log := stop()
+		if n != 0 {
+			t.Fatalf("status %d\n%s", n, log)
+		}
+		return log
+	}
+	for i := range confs {
+		use(i, nil, func(c *venti.Client) {
+			for _, b := range list {
+				if _, err := c.WriteBlock(ctx, venti.DataType, b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+	arenas := filepath.Join(filepath.Dir(confs[0]), store.ArenasFile)
+	for k, b := range list {
+		text, err := os.ReadFile(arenas)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := bytes.Index(text, b)
+		if at < 0 {
+			t.Fatalf("block %d is not in %s", k, arenas)
+		}
+		text[at] ^= 1
+		if err := os.WriteFile(arenas, text, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(c *venti.Client, b []byte) error {
+		buf := make([]byte, 1000)
+		n, err := c.ReadBlock(ctx, venti.ScoreOf(b), venti.DataType, buf)
+		if err == nil && !bytes.Equal(buf[:n], b) {
+			err = errors.New("it is another one")
+		}
+		return err
+	}
+	use(0, nil, func(c *venti.Client) {
+		for _, b := range list {
+			if err := read(c, b); err == nil || errors.Is(err, venti.ErrNotFound) {
+				t.Errorf("read of a corrupt block with no mirror: %v", err)
+			}
+		}
+	})
+	stop := serve(t, "-c", confs[1], "-a", socks[1])
+	log := use(0, []string{"--mirror", socks[1]}, func(c *venti.Client) {
+		if err := read(c, list[0]); err != nil {
+			t.Error(err)
+		}
+	})
+	if !strings.Contains(log, "from the mirror") {
+		t.Errorf("nothing is logged of it:\n%s", log)
+	}
+	f, err := os.OpenFile(confs[0], os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(f, "mirror "+socks[1]+"\n")
+	f.Close()
+	use(0, nil, func(c *venti.Client) {
+		if err := read(c, list[1]); err != nil {
+			t.Error(err)
+		}
+	})
+	stop()
+	use(0, nil, func(c *venti.Client) {
+		for _, b := range list {
+			if err := read(c, b); err != nil {
+				t.Errorf("read of a block that was stored again: %v", err)
+			}
+		}
+	})
+}
+
 func TestRefused(t *testing.T) {
 	conf, err := store.Format(t.Context(), t.TempDir(), store.FormatConfig{Space: 8 << 20})
 	if err != nil {
@@ -181,6 +280,7 @@ func TestRefused(t *testing.T) {
 		{"bad log level", []string{"-c", conf, "--log-level", "loud"}, 2, "unknown name"},
 		{"pages open to all", []string{"-c", conf, "-a", sock, "-h", "tcp!*!17080"}, 1, "open"},
 		{"no webroot", []string{"-c", conf, "-a", sock, "-h", sock + ".http", "-W", conf + "x"}, 1, "webroot"},
+		{"bad mirror", []string{"-c", conf, "--mirror", "tcp!a!b!c"}, 2, "mirror: address"},
 		{"no configuration", []string{"-c", conf + "x"}, 1, "no such file"},
 		{"open to all", []string{"-c", conf, "-a", "tcp!*!venti"}, 1, "open"},
 	} {

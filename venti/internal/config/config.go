@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"strata/internal/disk"
+	"strata/internal/netaddr"
 )
 
 // A configuration is text, one setting a line:
@@ -51,6 +52,10 @@ type Config struct {
 	// SHA-256 of each clump, and Overflow "overflow", what full index buckets have
 	// no room for.
 	Guards, Overflow string
+
+	// Mirror is "mirror", an addition of ours: the address of a server with the
+	// same blocks, which is asked for those that are corrupt here, or none.
+	Mirror string
 
 	LumpMem  int64 // "mem": bytes for the lump cache
 	BlockMem int64 // "bcmem": bytes for the disk block cache
@@ -100,6 +105,7 @@ var settings = map[string]setting{
 	"bloom":       {set: func(c *Config, v string) error { c.Bloom = v; return nil }},
 	"guards":      {set: func(c *Config, v string) error { c.Guards = v; return nil }},
 	"overflow":    {set: func(c *Config, v string) error { c.Overflow = v; return nil }},
+	"mirror":      {set: setMirror},
 	"mem":         {set: func(c *Config, v string) (err error) { c.LumpMem, err = disk.ParseSize(v); return }},
 	"bcmem":       {set: func(c *Config, v string) (err error) { c.BlockMem, err = disk.ParseSize(v); return }},
 	"icmem":       {set: func(c *Config, v string) (err error) { c.IndexMem, err = disk.ParseSize(v); return }},
@@ -128,6 +134,12 @@ func setCompression(c *Config, v string) error {
 	}
 	c.Compression = v
 	return nil
+}
+
+func setMirror(c *Config, v string) error {
+	c.Mirror = v
+	_, err := netaddr.Parse(v, "venti")
+	return err
 }
 
 func warn(text string) func(*Config, string) error {

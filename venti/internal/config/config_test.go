@@ -31,12 +31,16 @@ addr tcp!*!venti
 httpaddr tcp!*!http
 webroot /www
 compression zstd
+guards g
+overflow /o
+mirror unix!/m
 mgr mirror a b
 mgr mirrorfreq 10`,
 			want: config.Config{
 				Index: "main", Arenas: []string{"/dev/sda1", "a:1m-2g"}, Sections: []string{"i0", "i1"}, Bloom: "b:0x100000-",
 				LumpMem: 10 << 20, BlockMem: 16 << 10, IndexMem: 5 << 30,
 				Addr: "tcp!*!venti", HTTPAddr: "tcp!*!http", Webroot: "/www", Compression: "zstd",
+				Guards: "g", Overflow: "/o", Mirror: "unix!/m",
 				Mgr: []string{"mirror a b", "mirrorfreq 10"},
 			}},
 		{name: "last line without newline", text: "arenas a\nindex main", want: config.Config{Index: "main", Arenas: []string{"a"}}},
@@ -54,6 +58,7 @@ mgr mirrorfreq 10`,
 		{name: "empty", text: "", err: "conf: no index line"},
 		{name: "bad size", text: "index x\nmem 10x\n", err: `conf:2: bad size "10x"`},
 		{name: "bad compression", text: "index x\ncompression lzw\n", err: "conf:2: unknown compression"},
+		{name: "bad mirror", text: "index x\nmirror tcp!a!b!c\n", err: "conf:2: address"},
 		{name: "bad name", text: "index na\x01me\n", err: "conf:1: name"},
 		{name: "long name", text: "index " + strings.Repeat("x", 64) + "\n", err: "longer than 63 bytes"},
 	} {
