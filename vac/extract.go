@@ -88,12 +88,8 @@ func Extract(ctx context.Context, dir *File, into string, opt ExtractOptions) (E
 	return x.result, ctx.Err()
 }
 
-const (
-	// smallFile is what is read in one piece, to be written in one.
-	smallFile = 1 << 20
-	// maxLarge is how many files that are not small are written at once.
-	maxLarge = 3
-)
+// maxLarge is how many files that are not small are written at once.
+const maxLarge = 3
 
 // An extractor restores one tree. Its workers take tasks from a stack, the
 // directory opened last first, so that few are open.

@@ -36,7 +36,8 @@ type dirNode struct {
 	// Owned by the goroutine that goes through the directories, until pending is
 	// 0, and then by the one that finishes it.
 	children []*child
-	names    map[string]bool // of children, where two could be the same
+	names    map[string]bool  // of children, where two could be the same
+	oldNames map[string]*File // what old holds
 
 	pending atomic.Int64 // children at work, and one while there may be more
 }
@@ -193,6 +194,7 @@ func (a *archiver) scan(ctx context.Context, n *dirNode, l *listing, path string
 		return nil
 	}
 	defer l.dir.release()
+	n.oldNames = l.old
 	if n.parent != nil && l.xattrs {
 		a.lost(func(l *Lost) { l.Xattrs++ })
 	}
@@ -434,15 +436,44 @@ func (a *archiver) finish(ctx context.Context, n *dirNode) error {
 	if n.old != nil {
 		d.oldData, d.oldMeta = &n.old.data, &n.old.meta
 	}
-	var err error
-	if n.self.data, n.self.meta, err = a.w.dir(ctx, &d); err != nil {
-		return pathError("store directory", n.self.entry.Name, err)
+	if n.unchanged(d.children) {
+		n.self.data, n.self.meta = n.old.data, n.old.meta
+		n.self.data.Gen, n.self.meta.Gen = 0, 0
+	} else {
+		var err error
+		if n.self.data, n.self.meta, err = a.w.dir(ctx, &d); err != nil {
+			return pathError("store directory", n.self.entry.Name, err)
+		}
 	}
-	n.children = nil
+	n.children, n.oldNames = nil, nil
 	if n.parent == nil {
 		return nil
 	}
 	return a.childDone(ctx, n.parent, nil)
+}
+
+// unchanged tells whether the older archive's directory holds just these
+// children, in the same slots.
+func (n *dirNode) unchanged(children []*child) bool {
+	if n.old == nil || len(children) != len(n.oldNames) {
+		return false
+	}
+	slot := uint32(0)
+	for _, c := range children {
+		old := n.oldNames[c.entry.Name]
+		e := c.entry
+		e.Entry, e.MEntry = slot, slot+1
+		if slot++; e.Mode.IsDir() {
+			slot++
+		}
+		if e.Plan9 && e.Mcount == 0 {
+			e.Mcount = e.Plan9Version // as it is read
+		}
+		if old == nil || e != old.DirEntry || c.data != old.data || c.meta != old.meta {
+			return false
+		}
+	}
+	return true
 }
 
 // lost takes note of something that the format has no place for.

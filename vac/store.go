@@ -227,7 +227,7 @@ func (a *archiver) scanArgs(ctx context.Context, root *dirNode, args []string) e
 	cwd := &openDir{fd: unix.AT_FDCWD}
 	cwd.refs.Store(1)
 	old := a.oldNames(ctx, root.old)
-	root.names = map[string]bool{}
+	root.names, root.oldNames = map[string]bool{}, old
 	if a.opt.Stdin != nil {
 		if err := a.addStdin(ctx, root, old[a.opt.StdinName]); err != nil {
 			return err

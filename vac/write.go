@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"strata/vac/meta"
 	"strata/venti"
@@ -14,17 +15,26 @@ import (
 // maxMetaBlock is the longest metadata block: their offsets have 16 bits.
 const maxMetaBlock = 56 << 10
 
+// smallFile is how long a file may be that is read or written in one piece.
+const smallFile = 1 << 20
+
 // A writer stores the parts of an archive: files, then the directories that
 // hold them, then the root. Its methods may be called at once.
 type writer struct {
 	st        venti.Store
 	put       *hashtree.Putter
 	blockSize int
-	exact     bool // see Options.Plan9port
+	exact     bool      // see Options.Plan9port
+	bufs      sync.Pool // of *[]byte, smallFile long
 }
 
 func newWriter(st venti.Store, blockSize int, exact bool) *writer {
-	return &writer{st: st, put: hashtree.NewPutter(st), blockSize: blockSize, exact: exact}
+	w := &writer{st: st, put: hashtree.NewPutter(st), blockSize: blockSize, exact: exact}
+	w.bufs.New = func() any {
+		b := make([]byte, smallFile)
+		return &b
+	}
+	return w
 }
 
 // config returns how a stream is cut: as the one that it takes the place of,
@@ -41,7 +51,20 @@ func (w *writer) config(old *venti.Entry, blockSize int, dir bool) hashtree.Conf
 func (w *writer) file(ctx context.Context, src io.ReaderAt, size int64, old *venti.Entry, progress func(int64)) (venti.Entry, hashtree.Stats, error) {
 	cfg := w.config(old, w.blockSize, false)
 	cfg.Progress = progress
-	e, stats, err := hashtree.Write(ctx, w.st, src, size, cfg)
+	var e venti.Entry
+	var stats hashtree.Stats
+	var err error
+	if size <= smallFile {
+		buf := w.bufs.Get().(*[]byte)
+		defer w.bufs.Put(buf)
+		b := (*buf)[:size]
+		if n, err := src.ReadAt(b, 0); n < len(b) {
+			return e, stats, fmt.Errorf("read %d bytes: %w", len(b), err)
+		}
+		e, stats, err = hashtree.WriteBytes(ctx, w.st, b, cfg)
+	} else {
+		e, stats, err = hashtree.Write(ctx, w.st, src, size, cfg)
+	}
 	return markLocal(e, old, true), stats, err
 }
 
