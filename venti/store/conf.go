@@ -53,7 +53,7 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 	open := func(name string) (disk.File, error) {
 		p, err := disk.Open(name, disk.Options{ReadOnly: cfg.ReadOnly})
 		if err != nil {
-			return nil, err
+			return nil, conf.Blame(name, err)
 		}
 		owned = append(owned, p)
 		return p, nil

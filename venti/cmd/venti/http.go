@@ -53,7 +53,7 @@ func (f *httpFlags) listen(ctx context.Context, conf *config.Config, s *store.St
 	}
 	ln, err := netaddr.Config{Open: f.open}.Listen(ctx, addr, "http")
 	if err != nil {
-		return nil, errors.Join(err, h.Close())
+		return nil, errors.Join(conf.Blame(addr, err), h.Close())
 	}
 	log.Info("serving pages", "address", addr)
 	return &monitor{h, ln}, nil

@@ -115,7 +115,7 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 	addr := cmp.Or(o.addr, conf.Addr, venti.DefaultAddr)
 	ln, err := venti.ListenConfig{Open: o.open}.Listen(ctx, addr)
 	if err != nil {
-		return err
+		return conf.Blame(addr, err)
 	}
 	st := s.Stats()
 	fmt.Fprintf(io.Stderr, "venti: index %s, %s clumps in %d arenas, %s bytes of %s used; serving %s\n", conf.Index,

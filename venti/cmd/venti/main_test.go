@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -288,6 +289,57 @@ func TestRefused(t *testing.T) {
 		status := newCommand().Execute(t.Context(), tc.args, nil, io.Discard, &stderr)
 		if status != tc.status || !strings.Contains(stderr.String(), tc.stderr) {
 			t.Errorf("%s: status %d, want %d, and %q in\n%s", tc.name, status, tc.status, tc.stderr, &stderr)
+		}
+	}
+}
+
+// TestWrongLines edits one line of a good configuration: the line is named.
+func TestWrongLines(t *testing.T) {
+	dir := t.TempDir()
+	conf, err := store.Format(t.Context(), dir, store.FormatConfig{Space: 8 << 20, Addr: "unix!" + filepath.Join(dir, "sock")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ prefix, line, want string }{
+		{"arenas", "arenas " + dir + "/none", "no such file"},
+		{"arenas", "arenas " + dir + "/arenas:1m-1g", "1g"},
+		{"isect", "isect " + dir + "/isect:2m-1m", "isect:2m-1m"},
+		{"bloom", "bloom", "a value is missing"},
+		{"bloom", "bloom " + dir + "/no bloom", "too many words"},
+		{"bloom", "mem 10q", "bad size"},
+		{"bloom", "bcmem -1", "bad size"},
+		{"bloom", "icmem 1m\nicmem 1m", "icmem is set twice"},
+		{"bloom", "blooms x", "unknown keyword"},
+		{"addr", "addr tcp!*!venti", "not a loopback address"},
+		{"addr", "addr udp!127.0.0.1!1", "unknown network"},
+		{"bloom", "httpaddr tcp!127.0.0.1!nosuchservice", "unknown service"},
+		{"index", "", "no index line"},
+	} {
+		var lines []string
+		at := 0
+		for line := range strings.Lines(string(text)) {
+			if strings.HasPrefix(line, tc.prefix) {
+				line = tc.line + "\n"
+				at = len(lines) + 1 + strings.Count(tc.line, "\n")
+			}
+			lines = append(lines, line)
+		}
+		bad := filepath.Join(dir, "bad.conf")
+		if err := os.WriteFile(bad, []byte(strings.Join(lines, "")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("venti: %s:%d: ", bad, at)
+		if tc.line == "" {
+			want = "venti: " + bad + ": "
+		}
+		var stderr bytes.Buffer
+		status := newCommand().Execute(t.Context(), []string{"-c", bad}, nil, io.Discard, &stderr)
+		if status != 1 || !strings.Contains(stderr.String(), want) || !strings.Contains(stderr.String(), tc.want) {
+			t.Errorf("%q: status %d, and %q and %q in\n%s", tc.line, status, want, tc.want, &stderr)
 		}
 	}
 }

@@ -58,7 +58,7 @@ type Config struct {
 	Mirror string
 
 	LumpMem  int64 // "mem": bytes for the lump cache
-	BlockMem int64 // "bcmem": bytes for the disk block cache
+	BlockMem int64 // "bcmem": bytes for a disk block cache, which only Plan 9's server has
 	IndexMem int64 // "icmem": bytes for the index cache
 
 	Addr     string // "addr": where the server listens
@@ -73,6 +73,11 @@ type Config struct {
 	Compression string
 
 	Mgr []string // what follows "mgr", a line each; for the mirror manager
+
+	// Name is what errors call the file, and Lines says where in it each value
+	// stands, the first time.
+	Name  string
+	Lines map[string]int
 
 	// Warnings are lines that were understood and not obeyed, each with its
 	// place in the file.
@@ -149,10 +154,19 @@ func warn(text string) func(*Config, string) error {
 	}
 }
 
+// Blame puts the line that has a value, such as the name of a partition, in
+// front of an error about it, if there is one.
+func (c *Config) Blame(value string, err error) error {
+	if n, ok := c.Lines[value]; ok && err != nil {
+		return fmt.Errorf("%s:%d: %w", c.Name, n, err)
+	}
+	return err
+}
+
 // Parse reads a configuration from text; name is what errors and warnings
 // call it.
 func Parse(text []byte, name string) (*Config, error) {
-	c := new(Config)
+	c := &Config{Name: name, Lines: make(map[string]int)}
 	seen := make(map[string]bool)
 	lineNumber := 0
 	for line := range strings.Lines(string(text)) {
@@ -181,6 +195,9 @@ func Parse(text []byte, name string) (*Config, error) {
 			return fail(fmt.Errorf("%s is set twice", keyword))
 		}
 		seen[keyword] = true
+		if _, ok := c.Lines[value]; !ok {
+			c.Lines[value] = lineNumber
+		}
 		warned := len(c.Warnings)
 		if err := s.set(c, value); err != nil {
 			return fail(err)

@@ -73,10 +73,27 @@ mgr mirrorfreq 10`,
 			if err != nil {
 				t.Fatal(err)
 			}
+			got.Name, got.Lines = "", nil
 			if !reflect.DeepEqual(*got, tc.want) {
 				t.Errorf("got  %+v\nwant %+v", *got, tc.want)
 			}
 		})
+	}
+}
+
+func TestBlame(t *testing.T) {
+	c, err := config.Parse([]byte("index main\n\narenas /a # here\nisect main\naddr /a\n"), "conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("broken")
+	for value, want := range map[string]string{"/a": "conf:3: broken", "main": "conf:1: broken", "/b": "broken"} {
+		if err := c.Blame(value, broken); err.Error() != want || !errors.Is(err, broken) {
+			t.Errorf("an error about %s is %q, want %q", value, err, want)
+		}
+	}
+	if err := c.Blame("/a", nil); err != nil {
+		t.Errorf("no error becomes %v", err)
 	}
 }
 

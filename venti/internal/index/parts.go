@@ -35,7 +35,7 @@ func OpenParts(c *config.Config, o disk.Options) (_ *Parts, err error) {
 	open := func(name string) (disk.File, error) { // nil with an error
 		f, err := disk.Open(name, o)
 		if err != nil {
-			return nil, err
+			return nil, c.Blame(name, err)
 		}
 		p.closers = append(p.closers, f)
 		return f, nil
@@ -47,7 +47,7 @@ func OpenParts(c *config.Config, o disk.Options) (_ *Parts, err error) {
 		}
 		part, err := arena.OpenPartition(f)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, c.Blame(name, fmt.Errorf("%s: %w", name, err))
 		}
 		for i := range part.Arenas {
 			a, err := part.OpenArena(i)
@@ -64,7 +64,7 @@ func OpenParts(c *config.Config, o disk.Options) (_ *Parts, err error) {
 		}
 		s, err := OpenSection(f)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, c.Blame(name, fmt.Errorf("%s: %w", name, err))
 		}
 		p.Sections = append(p.Sections, s)
 	}
