@@ -23,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"strata/internal/ninep"
+	"strata/internal/ninep/ninetest"
 	"strata/venti"
 	"strata/venti/ventitest"
 )
@@ -264,6 +265,15 @@ func TestTree(t *testing.T) {
 }
 
 // TestTreeAnotherName attaches to what is not there.
+// TestTreeContract holds the tree to what every tree of 9P keeps to.
+func TestTreeContract(t *testing.T) {
+	st := ventitest.NewMemory()
+	s := serveTree(t, st, st)
+	s.put(t, "web.vdisk", s.score+"\n")
+	s.put(t, "sub/bare.vdisk", strings.TrimPrefix(s.score, "vdisk:"))
+	ninetest.TestTree(t, s.Tree, ninetest.TreeConfig{User: "glenda", Skip: func(path string) bool { return path == "status" }})
+}
+
 func TestTreeAnotherName(t *testing.T) {
 	st := ventitest.NewMemory()
 	s := serveTree(t, st, st)

@@ -65,7 +65,14 @@ func TestStaticTree(t *testing.T) {
 func TestMemTree(t *testing.T) {
 	fs := newMemFS()
 	root := ninetest.Dial(t, fs, ninep.Classic, "glenda", "")
-	if err := root.Create(t.Context(), "dir", ninep.ModeDir|0777, ninep.OREAD); err != nil {
+	dir, file := mustWalk(t, root), mustWalk(t, root)
+	if err := dir.Create(t.Context(), "dir", ninep.ModeDir|0777, ninep.OREAD); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Create(t.Context(), "file", 0600, ninep.OWRITE); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt(t.Context(), pattern(100000), 0); err != nil {
 		t.Fatal(err)
 	}
 	ninetest.TestTree(t, fs, ninetest.TreeConfig{User: "glenda", Write: "dir"})

@@ -30,18 +30,24 @@ func Replay(t *testing.T, conn io.ReadWriter, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	replay(t, conn, filepath.Base(file), string(text))
+}
+
+// replay holds a conversation whose text came from a file with that name.
+func replay(t *testing.T, conn io.ReadWriter, file, text string) {
+	t.Helper()
 	p := player{conn: conn, br: bufio.NewReader(conn), held: make(map[uint16]*ninep.Fcall)}
-	for i, line := range strings.Split(string(text), "\n") {
+	for i, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
 		if err := p.line(line); err != nil {
-			t.Fatalf("%s:%d: %s\n%v", filepath.Base(file), i+1, line, err)
+			t.Fatalf("%s:%d: %s\n%v", file, i+1, line, err)
 		}
 	}
 	for _, f := range p.held {
-		t.Errorf("%s: a reply that nobody asked for: %s", filepath.Base(file), f.Text(p.dialect))
+		t.Errorf("%s: a reply that nobody asked for: %s", file, f.Text(p.dialect))
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"path"
 	"slices"
 	"strings"
@@ -35,8 +34,9 @@ type TreeConfig struct {
 }
 
 // TestTree holds a tree to the contract of package ninep: it walks all of it
-// directly, and then through a server in each dialect, and sees the same
-// everywhere. The tree must not change meanwhile.
+// directly, and then through a server in each dialect and by memory, and sees
+// the same everywhere. Then it holds the conversations in talk with a server of
+// the tree. The tree must not change meanwhile.
 func TestTree(t *testing.T, fs ninep.FS, cfg TreeConfig) {
 	if cfg.MaxFiles == 0 {
 		cfg.MaxFiles = 1000
@@ -45,24 +45,40 @@ func TestTree(t *testing.T, fs ninep.FS, cfg TreeConfig) {
 		cfg.Skip = func(string) bool { return false }
 	}
 	var direct map[string]string
-	t.Run("contract", func(t *testing.T) { direct = testContract(t, fs, cfg) })
+	var file sample
+	t.Run("contract", func(t *testing.T) { direct, file = testContract(t, fs, cfg) })
+	defer talks(t, fs, cfg, file)
 	for _, d := range []ninep.Dialect{ninep.Classic, ninep.Unix, ninep.Linux} {
 		t.Run(d.String(), func(t *testing.T) {
 			root := Dial(t, fs, d, cfg.User, cfg.Aname)
-			got := make(map[string]string)
-			listRemote(t, root, "", cfg, got)
-			for _, p := range slices.Sorted(maps.Keys(direct)) {
-				if got[p] != direct[p] {
-					t.Errorf("%s is %q, and directly %q", p, got[p], direct[p])
-				}
-			}
-			if len(got) != len(direct) {
-				t.Errorf("%d files, and directly %d", len(got), len(direct))
-			}
-			if cfg.Write != "" {
-				testWrites(t, root, d, strings.Split(strings.Trim(cfg.Write, "/"), "/"))
-			}
+			testRemote(t, root, d, cfg, direct)
 		})
+	}
+	t.Run("memory", func(t *testing.T) {
+		c := ninep.NewServer(fs, ninep.Config{}).Local(ninep.ClientConfig{Dialect: ninep.Linux})
+		defer c.Close()
+		root, err := c.Attach(t.Context(), cfg.User, cfg.Aname)
+		if err != nil {
+			t.Fatal(err)
+		}
+		testRemote(t, root, ninep.Linux, cfg, direct)
+	})
+}
+
+// testRemote sees through a client what was seen directly.
+func testRemote(t *testing.T, root *ninep.File, d ninep.Dialect, cfg TreeConfig, direct map[string]string) {
+	got := make(map[string]string)
+	listRemote(t, root, "", cfg, got)
+	for _, p := range slices.Sorted(maps.Keys(direct)) {
+		if got[p] != direct[p] {
+			t.Errorf("%s is %q, and directly %q", p, got[p], direct[p])
+		}
+	}
+	if len(got) != len(direct) {
+		t.Errorf("%d files, and directly %d", len(got), len(direct))
+	}
+	if cfg.Write != "" {
+		testWrites(t, root, d, elements(cfg.Write))
 	}
 }
 
@@ -70,17 +86,8 @@ func TestTree(t *testing.T, fs ninep.FS, cfg TreeConfig) {
 // a client.
 func Dial(t testing.TB, fs ninep.FS, d ninep.Dialect, user, aname string) *ninep.File {
 	t.Helper()
-	near, far := net.Pipe()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- ninep.NewServer(fs, ninep.Config{}).ServeConn(ctx, far) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
-	c, err := ninep.NewClient(ctx, near, ninep.ClientConfig{Dialect: d})
+	ctx := context.Background()
+	c, err := ninep.NewClient(ctx, pipe(t, fs), ninep.ClientConfig{Dialect: d})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +116,9 @@ func readable(d ninep.Dir) bool {
 	return d.Mode&(ninep.ModeDir|ninep.ModeSpecial) == 0 && d.Mode&0444 != 0
 }
 
-// testContract walks the tree without a server, and returns what it finds.
-func testContract(t *testing.T, fs ninep.FS, cfg TreeConfig) map[string]string {
+// testContract walks the tree without a server, and returns what it finds,
+// and a file as deep down as there is.
+func testContract(t *testing.T, fs ninep.FS, cfg TreeConfig) (map[string]string, sample) {
 	ctx := t.Context()
 	root, err := fs.Attach(ctx, cfg.User, cfg.Aname)
 	if err != nil {
@@ -121,6 +129,7 @@ func testContract(t *testing.T, fs ninep.FS, cfg TreeConfig) map[string]string {
 	}
 	found := make(map[string]string)
 	paths := make(map[uint64]string) // by qid path
+	var file sample
 	var visit func(n ninep.Node, p string)
 	visit = func(n ninep.Node, p string) {
 		d, err := n.Stat(ctx)
@@ -155,11 +164,14 @@ func testContract(t *testing.T, fs ninep.FS, cfg TreeConfig) map[string]string {
 		var content []byte
 		if readable(d) {
 			content = testContent(t, n, p, d)
+			if names := elements(p); len(content) > 0 && len(names) > len(file.path) && len(names) < ninep.MaxNames {
+				file = sample{names, d.Length, content[:min(len(content), maxHead)]}
+			}
 		}
 		found[p] = describe(d, content)
 	}
 	visit(root, "")
-	return found
+	return found, file
 }
 
 // checkDir looks at what a file says of itself.
@@ -383,7 +395,7 @@ func testWrites(t *testing.T, root *ninep.File, dialect ninep.Dialect, dir []str
 	}
 	walk := func(names ...string) *ninep.File {
 		t.Helper()
-		f, err := root.Walk(ctx, slices.Concat(slices.DeleteFunc(slices.Clone(dir), func(s string) bool { return s == "" }), names)...)
+		f, err := root.Walk(ctx, slices.Concat(dir, names)...)
 		step("walk", err, nil)
 		t.Cleanup(func() { f.Close(context.Background()) })
 		return f
