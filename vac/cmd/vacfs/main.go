@@ -29,7 +29,8 @@ of the server, named here or not, by its score: vac:<40 hex>.
 
 Addresses are tcp!host!port, host:port, unix!/path or /path. Without -a, -i
 and -m it posts the socket vacfs.NAME, of the first archive's name, in
-$NAMESPACE or, if that is not set, in the current folder.
+$NAMESPACE or, if that is not set, in the current folder. Each address is
+printed when it is announced, and the folder of -m when it is mounted.
 
 Users are believed to be who they say. What a file permits all, its owner, and
 the user with the name of its group may do; -p permits all to everybody.`
@@ -112,7 +113,7 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 	if c.mountpoint != "" {
 		group.Go(func() error {
 			defer cancel() // when it has been unmounted
-			return mount(ctx, srv, c.mountpoint)
+			return mount(ctx, srv, c.mountpoint, io.Stdout)
 		})
 	}
 	if c.stdio {

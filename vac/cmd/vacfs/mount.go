@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/user"
@@ -14,8 +15,9 @@ import (
 	"strata/internal/ninep/ninefuse"
 )
 
-// mount shows the tree at dir until it is unmounted, or ctx ends.
-func mount(ctx context.Context, srv *ninep.Server, dir string) error {
+// mount shows the tree at dir until it is unmounted, or ctx ends. It prints dir
+// when it is mounted.
+func mount(ctx context.Context, srv *ninep.Server, dir string, w io.Writer) error {
 	client := srv.Local(ninep.ClientConfig{Dialect: ninep.Linux})
 	defer client.Close()
 	name := ninep.NoUser
@@ -31,6 +33,7 @@ func mount(ctx context.Context, srv *ninep.Server, dir string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprintln(w, dir)
 	defer context.AfterFunc(ctx, func() { m.Unmount() })()
 	m.Wait()
 	return nil
