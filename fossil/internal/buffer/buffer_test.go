@@ -642,6 +642,13 @@ func TestCrash(t *testing.T) {
 			t.Parallel()
 			m := disk.NewMachine()
 			d := newPart(t, m, 2<<20, 1024)
+			for range seed { // the log has been used before
+				b := mustOpen(t, d, Config{})
+				if err := errors.Join(create(b, 0, 1, 1), remove(b, 0)); err != nil {
+					t.Fatal(err)
+				}
+				mustClose(t, b)
+			}
 			w := newHistory()
 			type point struct {
 				at *disk.Snapshot

@@ -199,8 +199,12 @@ func (l *redo) append(changes []byte) error {
 	return nil
 }
 
-// begin starts a session: what was in the log no longer matters.
+// begin starts a session: what was in the log no longer matters. The count
+// goes on, so that the header of the session before is not taken for newer.
 func (l *redo) begin() error {
+	if err := l.readHeader(); err != nil && !errors.Is(err, errLog) {
+		return err
+	}
 	l.session = rand.Uint64()
 	l.head, l.seq = 0, 1
 	return l.cut()

@@ -97,6 +97,37 @@ func TestLogRing(t *testing.T) {
 	}
 }
 
+// TestLogSessions begins a session with a log that another program has left:
+// nothing of it is found.
+func TestLogSessions(t *testing.T) {
+	m := disk.NewMachine()
+	l := testLog(t, m)
+	for i := range 5 {
+		l = newRedo(l.file, l.h, l.runs)
+		if err := l.begin(); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 2 {
+			if err := l.append(fmt.Appendf(nil, "session %d record %d", i, n)); err != nil {
+				t.Fatal(err)
+			}
+			r := newRedo(l.file, l.h, l.runs)
+			if err := r.readHeader(); err != nil {
+				t.Fatal(err)
+			}
+			got, ok, err := r.next()
+			if want := fmt.Sprintf("session %d record 0", i); err != nil || !ok || string(got) != want {
+				t.Fatalf("session %d: found %q, %v, %v", i, got, ok, err)
+			}
+		}
+		for range i { // headers in either sector
+			if err := l.cut(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestLogDamage has the log end at a record with any byte wrong.
 func TestLogDamage(t *testing.T) {
 	m := disk.NewMachine()
