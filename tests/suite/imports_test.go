@@ -74,6 +74,7 @@ func TestFormatsDoNotKnowTheEngine(t *testing.T) {
 		"strata/venti/internal/arena": {"strata/venti/store"},
 		"strata/venti/internal/index": {"strata/venti/store"},
 		"strata/vac":                  {"strata/venti/store", "strata/venti/internal", "strata/fossil", "strata/vdisk"},
+		"strata/fossil":               {"strata/venti/store", "strata/venti/internal", "strata/vdisk"},
 		"strata/vdisk":                {"strata/venti/store", "strata/venti/internal", "strata/fossil"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", pkg).Output()

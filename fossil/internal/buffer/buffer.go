@@ -382,3 +382,6 @@ func (b *Buffer) Close(ctx context.Context) error {
 	}
 	return err
 }
+
+// Blocks returns how many data blocks there are.
+func (b *Buffer) Blocks() uint32 { return b.h.Blocks() }

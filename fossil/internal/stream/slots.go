@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -106,6 +107,26 @@ func (s *Stream) Remove(tx *buffer.Tx) error {
 	return c.put()
 }
 
+// Move moves the stream to a free slot of the directory to. Nothing of it is
+// copied.
+func (s *Stream) Move(tx *buffer.Tx, to *Stream, hint int64) (*Stream, error) {
+	next, err := to.Create(tx, hint, s.dir)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.own(tx)
+	if err != nil {
+		return nil, err
+	}
+	e := c.e
+	c.e = c.e.Removed()
+	if err := c.put(); err != nil {
+		return nil, err
+	}
+	tx.OnPublish(func() { *s = *next })
+	return next, next.Set(tx, e)
+}
+
 // Set replaces the entry of s by e, as it is, but for the generation. What the
 // stream had must be nothing, or be what e has.
 func (s *Stream) Set(tx *buffer.Tx, e format.Entry) error {
@@ -146,4 +167,36 @@ func (s *Stream) ChangeLeaf(tx *buffer.Tx, n int64) ([]byte, error) {
 		return nil, err
 	}
 	return data[:c.e.DSize], nil
+}
+
+// OwnEntry returns the entry of s, whose block the transaction then owns: there
+// is no pointer of the same epoch to what the entry leads to but this one.
+func (s *Stream) OwnEntry(tx *buffer.Tx) (format.Entry, error) {
+	c, err := s.own(tx)
+	if err != nil {
+		return format.Entry{}, err
+	}
+	return c.e, nil
+}
+
+// Forget frees the slot of s, which is that of a dead snapshot, and leaves what
+// it leads to alone.
+func (s *Stream) Forget(tx *buffer.Tx) error {
+	if _, err := s.Entry(tx); !errors.Is(err, ErrDeleted) {
+		if err == nil {
+			err = ErrReadOnly
+		}
+		return err
+	}
+	up, err := s.parent.own(tx)
+	if err != nil {
+		return err
+	}
+	data, err := leaf(tx, &up.e, s.slot/entries(&up.e))
+	if err != nil {
+		return err
+	}
+	e := format.EntryAt(data, int(s.slot%entries(&up.e)))
+	e = e.Removed()
+	return up.putSlot(s.slot, &e)
 }

@@ -34,7 +34,8 @@ var (
 	ErrTooBig   = errors.New("file too big")
 )
 
-// A Stream is where a stream's entry is. It is immutable.
+// A Stream is where a stream's entry is. Move changes it, in the transaction
+// that it is part of; who moves streams must have one Stream for each.
 type Stream struct {
 	parent *Stream // nil: the root block
 	slot   int64
@@ -243,4 +244,24 @@ func newTag() uint32 {
 			return tag
 		}
 	}
+}
+
+// Want asks for the n-th leaf, so that it is fetched together with others.
+func (s *Stream) Want(tx *buffer.Tx, n int64) {
+	e, err := s.Entry(tx)
+	if err != nil {
+		return // whoever reads it will see
+	}
+	if p, err := pointer(tx, &e, n); err == nil {
+		tx.Want(p, e.LeafType())
+	}
+}
+
+// Pointer returns what leads to the n-th leaf.
+func (s *Stream) Pointer(tx *buffer.Tx, n int64) (format.Pointer, error) {
+	e, err := s.Entry(tx)
+	if err != nil {
+		return format.Hole, err
+	}
+	return pointer(tx, &e, n)
 }

@@ -1,0 +1,81 @@
+package fossil
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"strata/fossil/internal/buffer"
+	"strata/fossil/internal/format"
+	"strata/fossil/internal/stream"
+	"strata/internal/ninep"
+	"strata/vac/meta"
+)
+
+// The errors that clients see. Their texts are those of Plan 9's Fossil.
+var (
+	ErrNotExist     = &ninep.Error{Text: "file does not exist", Errno: syscall.ENOENT}
+	ErrExist        = &ninep.Error{Text: "file already exists", Errno: syscall.EEXIST}
+	ErrNotDir       = &ninep.Error{Text: "not a directory", Errno: syscall.ENOTDIR}
+	ErrNotFile      = &ninep.Error{Text: "not a file", Errno: syscall.EISDIR}
+	ErrNotEmpty     = &ninep.Error{Text: "directory not empty", Errno: syscall.ENOTEMPTY}
+	ErrReadOnly     = &ninep.Error{Text: "file is read only", Errno: syscall.EROFS}
+	ErrSnapReadOnly = &ninep.Error{Text: "snapshot is read only", Errno: syscall.EROFS}
+	ErrRemoved      = &ninep.Error{Text: "file has been removed", Errno: syscall.ESTALE}
+	ErrDeleted      = &ninep.Error{Text: "snapshot has been deleted", Errno: syscall.ESTALE}
+	ErrNotArchived  = &ninep.Error{Text: "file is not archived", Errno: syscall.EIO}
+	ErrRemoveRoot   = &ninep.Error{Text: "cannot remove root", Errno: syscall.EBUSY}
+	ErrTooBig       = &ninep.Error{Text: "file too big", Errno: syscall.EFBIG}
+	ErrFull         = &ninep.Error{Text: "disk is full", Errno: syscall.ENOSPC}
+	ErrVenti        = &ninep.Error{Text: "venti i/o error", Errno: syscall.EIO}
+	ErrIO           = &ninep.Error{Text: "i/o error", Errno: syscall.EIO}
+	ErrOffset       = &ninep.Error{Text: "illegal offset", Errno: syscall.EINVAL}
+	ErrMode         = &ninep.Error{Text: "illegal mode", Errno: syscall.EINVAL}
+	ErrName         = &ninep.Error{Text: "illegal path element", Errno: syscall.EINVAL}
+	ErrNameTooLong  = &ninep.Error{Text: "File name too long", Errno: syscall.ENAMETOOLONG}
+	ErrInside       = &ninep.Error{Text: "Invalid argument", Errno: syscall.EINVAL}
+	ErrBadMeta      = &ninep.Error{Text: "corrupted meta data", Errno: syscall.EIO}
+	ErrBadEntry     = &ninep.Error{Text: "corrupted file entry", Errno: syscall.EIO}
+	ErrBadLabel     = &ninep.Error{Text: "corrupted block label", Errno: syscall.EIO}
+	ErrMismatch     = &ninep.Error{Text: "block label mismatch", Errno: syscall.EIO}
+)
+
+// translations say which error of the packages below is which of ours. Those
+// that tell a client all it needs replace the one below; the others keep it, for
+// the log.
+var translations = []struct {
+	below error
+	ours  *ninep.Error
+	whole bool
+}{
+	{stream.ErrRemoved, ErrRemoved, true},
+	{stream.ErrDeleted, ErrDeleted, true},
+	{stream.ErrReadOnly, ErrSnapReadOnly, true},
+	{stream.ErrTooBig, ErrTooBig, true},
+	{buffer.ErrFull, ErrFull, true},
+	{buffer.ErrReadOnly, ErrReadOnly, true},
+	{buffer.ErrVenti, ErrVenti, false},
+	{buffer.ErrMismatch, ErrMismatch, false},
+	{buffer.ErrAddress, ErrMismatch, false},
+	{format.ErrLabel, ErrBadLabel, false},
+	{format.ErrEntry, ErrBadEntry, false},
+	{meta.ErrCorrupt, ErrBadMeta, false},
+}
+
+// translate makes an error of ours of one of the packages below.
+func translate(err error) error {
+	var ours *ninep.Error
+	if err == nil || errors.As(err, &ours) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	for _, t := range translations {
+		if errors.Is(err, t.below) {
+			if t.whole {
+				return t.ours
+			}
+			return fmt.Errorf("%w: %w", t.ours, err)
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrIO, err)
+}

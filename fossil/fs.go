@@ -1,0 +1,241 @@
+package fossil
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"weak"
+
+	"strata/fossil/internal/buffer"
+	"strata/fossil/internal/stream"
+	"strata/internal/disk"
+	"strata/vac/meta"
+	"strata/venti"
+)
+
+// Config holds the options of Open.
+type Config struct {
+	Venti    venti.Store      // nil if there is none
+	Memory   int64            // bytes for blocks; 0 means 32 MiB
+	ReadOnly bool             // change nothing
+	NoAtime  bool             // reading a file leaves no trace
+	Interval time.Duration    // what a crash may lose without a sync; 0 means 5 s
+	Now      func() time.Time // nil means time.Now
+	Log      *slog.Logger     // nil means none
+}
+
+const defaultInterval = 5 * time.Second
+
+// A FS is an open file system. Its methods, and those of its files, may be
+// called at once.
+type FS struct {
+	b       *buffer.Buffer
+	venti   venti.Store
+	cfg     Config
+	log     *slog.Logger
+	root    *File
+	stop    func() // ends workers
+	workers sync.WaitGroup
+
+	// Guarded by the buffer's lock.
+	files map[uint64]weak.Pointer[File] // of the active tree, by qid
+	dirty map[*File]struct{}            // whose attributes in memory are newer
+}
+
+// Open opens the file system in file. The file is the caller's, and must not
+// be used by anything else until Close.
+func Open(file disk.File, cfg Config) (*FS, error) {
+	if cfg.Interval == 0 {
+		cfg.Interval = defaultInterval
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	var br venti.BlockReader
+	if cfg.Venti != nil {
+		br = cfg.Venti
+	}
+	b, err := buffer.Open(file, buffer.Config{Venti: br, Memory: cfg.Memory, ReadOnly: cfg.ReadOnly})
+	if err != nil {
+		return nil, fmt.Errorf("open file system: %w", err)
+	}
+	fs := &FS{b: b, venti: cfg.Venti, cfg: cfg, log: log, files: map[uint64]weak.Pointer[File]{}, dirty: map[*File]struct{}{}}
+	ctx, stop := context.WithCancel(context.Background())
+	fs.stop = stop
+	if err := fs.openRoot(ctx); err != nil {
+		stop()
+		b.Close(context.Background())
+		return nil, fmt.Errorf("open file system: %w", err)
+	}
+	if !cfg.ReadOnly {
+		fs.workers.Go(func() { fs.writeBack(ctx) })
+	}
+	return fs, nil
+}
+
+// openRoot finds the root directory. Its streams are the first two of the root
+// stream; the third has its attributes.
+func (fs *FS) openRoot(ctx context.Context) error {
+	top := stream.Root()
+	root := &File{fs: fs, data: top.Child(0, 0, true), meta: top.Child(1, 0, false), self: top.Child(2, 0, false)}
+	err := fs.b.View(ctx, func(tx *buffer.Tx) error {
+		block, err := metaLeaf(tx, root.self, 0)
+		if err != nil {
+			return err
+		}
+		if block.Len() == 0 {
+			return fmt.Errorf("%w: no entry for the root directory", ErrBadMeta)
+		}
+		if root.dir, err = block.Entry(0); err != nil {
+			return err
+		}
+		if _, err := root.data.Entry(tx); err != nil {
+			return err
+		}
+		_, err = root.meta.Entry(tx)
+		return err
+	})
+	if err != nil {
+		return translate(err)
+	}
+	fs.root = root
+	return nil
+}
+
+// Root returns the root directory, which holds active, archive and snapshot.
+func (fs *FS) Root() *File { return fs.root }
+
+// Walk returns the file at a path from the root directory.
+func (fs *FS) Walk(ctx context.Context, path string) (*File, error) {
+	f := fs.root
+	for _, name := range strings.FieldsFunc(path, func(r rune) bool { return r == '/' }) {
+		next, err := f.Walk(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("walk %s: %w", path, err)
+		}
+		f = next
+	}
+	return f, nil
+}
+
+// Usage returns how many bytes are in use, and how many there are.
+func (fs *FS) Usage() (used, total int64) {
+	u, t := fs.b.Used()
+	return int64(u) * int64(fs.b.BlockSize()), int64(t) * int64(fs.b.BlockSize())
+}
+
+// Epochs returns the oldest epoch whose snapshot is kept, and that of the
+// active tree.
+func (fs *FS) Epochs() (low, high uint32) {
+	s := fs.b.Super()
+	return s.EpochLow, s.EpochHigh
+}
+
+// now returns the time as files keep it.
+func (fs *FS) now() uint32 { return uint32(fs.cfg.Now().Unix()) }
+
+// Sync returns when all that was done before is durable.
+func (fs *FS) Sync(ctx context.Context) error {
+	if err := fs.flush(ctx); err != nil {
+		return translate(err)
+	}
+	return translate(fs.b.Sync(ctx))
+}
+
+// Close makes all durable and ends the use of the file system.
+func (fs *FS) Close(ctx context.Context) error {
+	fs.stop()
+	fs.workers.Wait()
+	err := translate(fs.flush(ctx))
+	if cerr := translate(fs.b.Close(ctx)); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// writeBack makes what was done durable now and then, until ctx ends.
+func (fs *FS) writeBack(ctx context.Context) {
+	tick := time.NewTicker(fs.cfg.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := fs.Sync(ctx); err != nil && ctx.Err() == nil {
+			fs.log.Error("write back", "error", err)
+		}
+	}
+}
+
+// flushAtOnce is how many files' attributes one update writes.
+const flushAtOnce = 32
+
+// flush writes attributes that are in memory only to metadata blocks.
+func (fs *FS) flush(ctx context.Context) error {
+	if fs.cfg.ReadOnly {
+		return nil
+	}
+	var list []*File
+	if err := fs.b.View(ctx, func(*buffer.Tx) error {
+		list = slices.Collect(maps.Keys(fs.dirty))
+		return nil
+	}); err != nil {
+		return err
+	}
+	for part := range slices.Chunk(list, flushAtOnce) {
+		err := fs.b.UpdatePrivileged(ctx, func(tx *buffer.Tx) error {
+			for _, f := range part {
+				if err := f.flush(tx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// known returns the file of the active tree with a qid, if anybody uses it.
+func (fs *FS) known(qid uint64) *File { return fs.files[qid].Value() }
+
+// remember makes f the file of the active tree with its qid.
+func (fs *FS) remember(f *File) {
+	qid := f.dir.Qid
+	fs.files[qid] = weak.Make(f)
+	runtime.AddCleanup(f, func(qid uint64) {
+		fs.b.View(context.Background(), func(*buffer.Tx) error {
+			if p, ok := fs.files[qid]; ok && p.Value() == nil {
+				delete(fs.files, qid)
+			}
+			return nil
+		})
+	}, qid)
+}
+
+// metaLeaf returns the n-th metadata block of a stream, for reading.
+func metaLeaf(tx *buffer.Tx, s *stream.Stream, n int64) (*meta.Block, error) {
+	e, err := s.Entry(tx)
+	if err != nil {
+		return nil, err
+	}
+	data, err := s.Leaf(tx, n)
+	if err != nil {
+		return nil, err
+	}
+	return meta.Open(data[:e.DSize:e.DSize])
+}
