@@ -1,0 +1,152 @@
+package interop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"strata/fossil"
+	"strata/internal/disk"
+	"strata/vac/meta"
+)
+
+// fossilBin returns the path of a program of Plan 9's Fossil, or skips.
+func fossilBin(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv("FOSSIL_BIN")
+	if dir == "" && os.Getenv("PLAN9") != "" {
+		dir = filepath.Join(os.Getenv("PLAN9"), "bin", "fossil")
+	}
+	if dir == "" {
+		t.Skip("neither $FOSSIL_BIN, a folder with Plan 9's fossil, flchk and flfmt, nor $PLAN9")
+	}
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("no Fossil: %v", err)
+	}
+	return path
+}
+
+// flchk has Plan 9's check judge a partition, and fails on anything it finds.
+// It returns its summary.
+func flchk(t *testing.T, part string) string {
+	t.Helper()
+	out, err := exec.Command(fossilBin(t, "flchk"), "-f", part).CombinedOutput()
+	if err != nil {
+		t.Fatalf("flchk: %v\n%s", err, out)
+	}
+	summary := ""
+	for l := range strings.Lines(string(out)) {
+		switch l = strings.TrimSpace(l); {
+		case strings.HasPrefix(l, "fsys blocks:"):
+			summary = l
+		case strings.HasPrefix(l, "checking epoch"), strings.HasPrefix(l, "check: visited"), strings.HasPrefix(l, "could not find root block"), l == "":
+		case strings.Contains(l, "previously reported error"): // noise: spec 13.2
+		default:
+			t.Errorf("flchk: %s", l)
+		}
+	}
+	if !strings.Contains(summary, "lost=0(") {
+		t.Errorf("flchk: %q", summary)
+	}
+	return summary
+}
+
+// fossilWork does random things below dir.
+func fossilWork(t *testing.T, fs *fossil.FS, rng *rand.Rand, steps int) {
+	t.Helper()
+	ctx := context.Background()
+	active, err := fs.Walk(ctx, "/active")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := []*fossil.File{active}
+	var files []*fossil.File
+	pick := func(list []*fossil.File) int { return rng.IntN(len(list)) }
+	for range steps {
+		var err error
+		i := rng.Uint64()
+		switch k := rng.IntN(20); {
+		case k < 2:
+			d, cerr := dirs[pick(dirs)].Create(ctx, fmt.Sprintf("dir%d", i), meta.ModeDir|0o775, "glenda")
+			if err = cerr; err == nil {
+				dirs = append(dirs, d)
+			}
+		case k < 8 || len(files) == 0:
+			name := strings.Repeat("n", rng.IntN(40)) + fmt.Sprint(i)
+			f, cerr := dirs[pick(dirs)].Create(ctx, name, 0o644, "glenda")
+			if err = cerr; err == nil {
+				files = append(files, f)
+			}
+		case k < 13:
+			p := make([]byte, rng.IntN(100<<10))
+			for i := range p {
+				p[i] = byte(i*i + i/7)
+			}
+			_, err = files[pick(files)].WriteAt(ctx, p, rng.Int64N(4<<20), "ken")
+		case k < 15:
+			size := rng.Int64N(4 << 20)
+			err = files[pick(files)].SetAttr(ctx, fossil.Change{Size: &size}, "ken")
+		case k < 16:
+			err = files[pick(files)].Punch(ctx, rng.Int64N(2<<20), rng.Int64N(2<<20), "ken")
+		case k < 18:
+			n := pick(files)
+			if err = files[n].Remove(ctx, "rob"); err == nil {
+				files = append(files[:n], files[n+1:]...)
+			}
+		default:
+			err = files[pick(files)].Rename(ctx, dirs[pick(dirs)], fmt.Sprintf("moved%d", i), true, "rob")
+		}
+		if err != nil && !errors.Is(err, fossil.ErrFull) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFlchkAgrees has Plan 9's check judge partitions that ours has formatted
+// and worked on.
+func TestFlchkAgrees(t *testing.T) {
+	fossilBin(t, "flchk")
+	for _, bs := range []int{1024, 8192, 56 << 10} {
+		t.Run(fmt.Sprint(bs), func(t *testing.T) {
+			part := filepath.Join(t.TempDir(), "part")
+			if err := disk.Create(part, 64<<20); err != nil {
+				t.Fatal(err)
+			}
+			d, err := disk.Open(part, disk.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			if err := fossil.Format(t.Context(), d, fossil.FormatConfig{BlockSize: bs}); err != nil {
+				t.Fatal(err)
+			}
+			t.Log(flchk(t, part))
+			rng := rand.New(rand.NewPCG(1, uint64(bs)))
+			for range 3 {
+				fs, err := fossil.Open(d, fossil.Config{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				fossilWork(t, fs, rng, 150)
+				for i := range 3 {
+					if _, err := fs.Snapshot(t.Context(), fossil.SnapConfig{Archive: i == 1}); err != nil {
+						t.Fatal(err)
+					}
+					fossilWork(t, fs, rng, 50)
+				}
+				used, total := fs.Usage()
+				if err := fs.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				t.Log(used, total, flchk(t, part))
+			}
+		})
+	}
+}
