@@ -3,7 +3,9 @@
 #
 #	deps.sh need     what the demo cannot do without: fails and names the line that installs it
 #	deps.sh warn     what the tests use: names the line, since tests that lack a tool skip
-#	deps.sh install  installs all of it, as root
+#	deps.sh install  installs all of it, as root, and unpacks the kernels
+#	deps.sh kernels  unpacks what tests/mount needs of Debian's kernel packages for
+#	                 its guests, in ~/.cache/strata/kernels; installs nothing
 set -eu
 PATH=$PATH:/usr/sbin:/sbin:/usr/lib/plan9/bin
 
@@ -16,7 +18,35 @@ missing() {
 }
 
 demo="mke2fs:e2fsprogs debugfs:e2fsprogs e2fsck:e2fsprogs mkfs.vfat:dosfstools mcopy:mtools sfdisk:fdisk mkswap:util-linux"
-tests="diodcat:diod strace:strace mk:9base qemu-img:qemu-utils mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs mkfs.ntfs:ntfs-3g mkfs.exfat:exfatprogs chromium:chromium"
+tests="diodcat:diod strace:strace mk:9base qemu-img:qemu-utils mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs mkfs.ntfs:ntfs-3g mkfs.exfat:exfatprogs chromium:chromium
+	fusermount3:fuse3 qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils"
+
+kernels="6.1 6.12"
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/strata/kernels
+
+# lackKernels prints the versions of Linux that are not unpacked.
+lackKernels() {
+	for version in $kernels; do
+		ls "$cache/boot/vmlinuz-$version."* >/dev/null 2>&1 || printf '%s ' "$version"
+	done
+}
+
+# unpackKernel downloads the newest kernel of a version that the archive has,
+# and keeps its image and the modules for networks and file systems.
+unpackKernel() {
+	package=$(apt-cache pkgnames "linux-image-$1." | grep -E '^linux-image-[0-9.]+(-[0-9]+|[+]deb[0-9]+)-amd64$' | sort -V | tail -n 1)
+	if [ -z "$package" ]; then
+		echo "the archive has no Linux $1: tests/mount will skip it" >&2
+		return
+	fi
+	tmp=$(mktemp -d)
+	(cd "$tmp" && apt-get -q download "$package")
+	mkdir -p "$cache"
+	dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$cache" --wildcards './boot/vmlinuz-*' '*/modules/*/kernel/fs/*' \
+		'*/modules/*/kernel/net/*' '*/modules/*/kernel/drivers/virtio/*' '*/modules/*/kernel/drivers/net/*virtio*' \
+		'*/modules/*/kernel/drivers/net/net_failover*'
+	rm -rf "$tmp"
+}
 
 case $1 in
 need)
@@ -26,15 +56,22 @@ need)
 warn)
 	lack=$(missing $demo $tests)
 	[ -z "$lack" ] || echo "some tests will be skipped; for all of them: apt-get install $lack (or: make deps)" >&2
+	lack=$(lackKernels)
+	[ -z "$lack" ] || echo "no guests with Linux $lack: sh tests/deps.sh kernels (or: make deps)" >&2
 	;;
 install)
 	lack=$(missing $demo $tests)
-	[ -n "$lack" ] || exit 0
+	lackLinux=$(lackKernels)
+	[ -n "$lack$lackLinux" ] || exit 0
 	apt-get update
-	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $lack
+	[ -z "$lack" ] || DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $lack
+	for version in $lackLinux; do unpackKernel "$version"; done
+	;;
+kernels)
+	for version in $(lackKernels); do unpackKernel "$version"; done
 	;;
 *)
-	echo "usage: deps.sh need|warn|install" >&2
+	echo "usage: deps.sh need|warn|install|kernels" >&2
 	exit 2
 	;;
 esac
