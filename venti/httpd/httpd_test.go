@@ -132,6 +132,7 @@ func TestEveryPage(t *testing.T) {
 		{"/status.css", 200, "text/css", `prefers-color-scheme: dark`},
 		{"/status.js", 200, "text/javascript", `/status\.json`},
 		{"/status.json", 200, "application/json", `"index":"main"`},
+		{"/status.json", 200, "application/json", `"scrub":{"rate":0,"arena":"","began":0,`},
 		{"/index", 200, "text/plain", `(?s)^index=main version=1 blocksize=8192 tabsize=524288\n\tbuckets=\d+ div=\d+\n\tsect=isect0 for buckets \[0,\d+\) buckmax=215\narena=arena0 at index \[1048576,`},
 		{"/xindex", 200, "text/xml", `^<index name="main" version="1" `},
 		{"/storage", 200, "text/plain", `^index=main\ntotal arenas=4 active=1\ntotal space=[\d,]+ used=[\d,]+\nclumps=100 compressed clumps=\d+ data=[\d,]+ compressed data=[\d,]+\n$`},

@@ -48,6 +48,7 @@ type status struct {
 	Bloom   *bloomStatus    `json:"bloom"`
 	Cache   cacheStatus     `json:"cache"`
 	Damage  damageStatus    `json:"damage"`
+	Scrub   scrubStatus     `json:"scrub"`
 	Arenas  []arenaStatus   `json:"arenas"` // the first statusArenas
 	Clients *clientsStatus  `json:"clients"`
 	Log     []messageStatus `json:"log"` // the last, newest first
@@ -96,6 +97,24 @@ type damageStatus struct {
 	Healed  int64 `json:"healed"`  // of them, those that were replaced
 	Unread  int64 `json:"unread"`  // blocks asked for in vain, absent or corrupt
 	Forged  int64 `json:"forged"`  // blocks refused because another has their score
+}
+
+type scrubStatus struct {
+	Rate     int64  `json:"rate"`  // bytes a second; 0 without a scrub
+	Arena    string `json:"arena"` // that it reads; empty when it is done for now
+	Began    int64  `json:"began"` // ms since 1970; 0 before the first pass
+	Passes   int64  `json:"passes"`
+	Arenas   int64  `json:"arenas"`
+	Corrupt  int64  `json:"corrupt"`
+	BadSeals int64  `json:"badSeals"`
+}
+
+func scrubOf(c store.Scrub) scrubStatus {
+	s := scrubStatus{Rate: c.Rate, Arena: c.Arena, Passes: c.Passes, Arenas: c.Arenas, Corrupt: c.Corrupt, BadSeals: c.BadSeals}
+	if !c.Began.IsZero() {
+		s.Began = c.Began.UnixMilli()
+	}
+	return s
 }
 
 type arenaStatus struct {
@@ -204,6 +223,7 @@ func (h *Handler) status(now time.Time, span int64) *status {
 		},
 		Cache:  cacheStatus{stats.CachedLumps, stats.CachedBytes, stats.CacheSize},
 		Damage: damageStatus{stats.CorruptClumps, stats.Healed, stats.ReadErrors, stats.Collisions},
+		Scrub:  scrubOf(stats.Scrub),
 		Span:   span,
 	}
 	if err := h.store.Health(); err != nil {

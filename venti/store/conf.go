@@ -43,6 +43,9 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 	if cfg.Mirror == nil && conf.Mirror != "" {
 		cfg.Mirror = venti.RedialLater(conf.Mirror)
 	}
+	if cfg.Scrub == 0 {
+		cfg.Scrub = conf.Scrub
+	}
 	cfg.Index = conf.Index
 	var owned []*disk.Partition
 	closeAll := func() {
@@ -96,6 +99,15 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 		if err != nil {
 			closeAll()
 			return nil, fmt.Errorf("guards: %w", err)
+		}
+	}
+	if conf.ScrubState != "" && cfg.Scrub > 0 && !cfg.ReadOnly {
+		if err = disk.Create(conf.ScrubState, scrubFile); err == nil || errors.Is(err, fs.ErrExist) {
+			cfg.ScrubState, err = open(conf.ScrubState)
+		}
+		if err != nil {
+			closeAll()
+			return nil, fmt.Errorf("scrub: %w", err)
 		}
 	}
 	s, err := Open(ctx, cfg)
@@ -161,7 +173,9 @@ const (
 	BloomFile  = "bloom"
 	ConfFile   = "venti.conf"
 
-	OverflowFile = "overflow" // made when the store is first opened
+	// Made when the store is first opened, if the configuration names them.
+	OverflowFile = "overflow"
+	ScrubFile    = "scrub"
 )
 
 // Format makes an empty store of three files, and the configuration that
@@ -295,8 +309,9 @@ func (cfg *FormatConfig) text(dir string) []byte {
 	case CompressZstd:
 		fmt.Fprintf(&b, "\n# New blocks are compressed in a way that Plan 9's programs do not read. Without\n"+
 			"# this line new ones are as they like them; a copy made over the network is, too.\ncompression %s\n"+
-			"# What the index has no room for, which they do not read either. Empty, it may go.\noverflow %s\n",
-			cfg.Compression, filepath.Join(dir, OverflowFile))
+			"# What the index has no room for, which they do not read either. Empty, it may go.\noverflow %s\n"+
+			"# Full arenas are checked, as many bytes a second, and how far that is stands in a file.\nscrub %d %s\n",
+			cfg.Compression, filepath.Join(dir, OverflowFile), DefaultScrub, filepath.Join(dir, ScrubFile))
 	}
 	fmt.Fprintf(&b, "\naddr %s\n", cfg.Addr)
 	return []byte(b.String())

@@ -58,6 +58,11 @@
 // against the score. Two look-ups near each other in a log bring the entries of
 // the clumps that follow (see learn.go). Nothing waits for a sync.
 //
+// A clump that is not the block, or that the disk cannot read, makes the block
+// corrupt, never absent. Where there is a mirror the block is fetched from there
+// and stored once more (mirror.go). The scrub looks for such clumps before somebody
+// needs them (scrub.go).
+//
 // # Memory
 //
 // The caches take what Config says, outside the Go heap. Besides there are the
@@ -69,7 +74,7 @@
 //
 // In this order: Store.flushing, logPart.checkpointing (of one partition),
 // logPart.mu (of several, in their order), then one of indexShard.mu,
-// lumpShard.mu, flights.mu, badClumps.mu, Store.flushMu. directory.mu comes
+// lumpShard.mu, flights.mu, badClumps.mu, mirror.mu, scrubber.mu, Store.flushMu. directory.mu comes
 // before indexShard.mu. Only flushing, checkpointing and directory.mu are held
 // through waits for the disk, where each says why nobody minds.
 package store

@@ -56,6 +56,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if !s.readOnly {
 		s.workers.Go(func() { s.maintain(background) })
 		s.workers.Go(func() { s.sum(background) })
+		if s.scrub = newScrubber(s, cfg.Scrub, cfg.ScrubState); s.scrub != nil {
+			s.workers.Go(func() { s.scrub.run(background) })
+		}
 	}
 	return s, nil
 }

@@ -42,6 +42,8 @@ type Stats struct {
 	FlushedEntries  int64
 	SpiltEntries    int64 // of those, the ones that went to the overflow of the index
 
+	Scrub Scrub
+
 	// As it is now.
 	Arenas, SealedArenas     int   // of the index; with no more room
 	Clumps                   int64 // in all arenas
@@ -117,6 +119,7 @@ func (s *Store) Stats() Stats {
 	st.IndexWriteBytes = s.ix.Written()
 	st.IndexReadBytes = s.ix.Reads() * int64(s.ix.BlockSize)
 	st.SpiltEntries = s.ix.Spilt()
+	st.Scrub = s.scrub.stats()
 	st.CachedLumps, st.CachedBytes = s.lumps.bytes()
 	s.eachArenaLocked(func(_ int, a *logArena) {
 		if a.mem.Sealed || a.damaged {

@@ -69,6 +69,12 @@ type Config struct {
 	// nil. The store closes it if it is an io.Closer.
 	Mirror venti.BlockReader
 
+	// Scrub is how many bytes a second the scrub reads of sealed arenas, to check
+	// them; none if it is not positive. ScrubState, or nil, is where it remembers
+	// where it is: a file of any content.
+	Scrub      int64
+	ScrubState disk.File
+
 	// Index is the name of the index; empty means whatever the sections say.
 	Index string
 
@@ -119,7 +125,8 @@ type Store struct {
 	blocks   sync.Pool // *[]byte, of readBuffer bytes
 	bad      badClumps
 	reading  flights
-	mirror   *mirror // nil if there is none
+	mirror   *mirror   // nil if there is none
+	scrub    *scrubber // nil if there is none
 
 	guardsFailed atomic.Bool // the last write of them
 

@@ -5,16 +5,18 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"strata/internal/disk"
 	"strata/internal/netaddr"
 	"strata/venti"
 	"strata/venti/store"
 )
 
 // careFlags are the flags about blocks that a disk has lost.
-type careFlags struct{ mirror string }
+type careFlags struct{ mirror, scrub string }
 
 func (f *careFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.mirror, "mirror", "", "fetch blocks that are corrupt here from the server at `address`, and store them again (default: mirror of the configuration)")
+	fs.StringVar(&f.scrub, "scrub", "", "check the clumps and seals of full arenas in the background, reading `size` bytes a second; 0 for never (default: scrub of the configuration, then never)")
 }
 
 // set puts what the flags say into cfg.
@@ -24,6 +26,15 @@ func (f *careFlags) set(cfg *store.Config) error {
 			return fmt.Errorf("mirror: %w", err)
 		}
 		cfg.Mirror = venti.RedialLater(f.mirror)
+	}
+	if f.scrub != "" {
+		rate, err := disk.ParseSize(f.scrub)
+		if err != nil {
+			return fmt.Errorf("scrub: %w", err)
+		}
+		if cfg.Scrub = rate; rate == 0 {
+			cfg.Scrub = -1 // whatever the configuration says
+		}
 	}
 	return nil
 }

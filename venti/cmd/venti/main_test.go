@@ -108,7 +108,7 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	http1, http2 := filepath.Join(dir, "http1"), filepath.Join(dir, "http2")
-	text = append(text, "httpaddr unix!"+http1+"\nwebroot "+dir+"\nsyslog\n"...)
+	text = append(text, "httpaddr unix!"+http1+"\nwebroot "+dir+"\nsyslog\nscrub 3m "+dir+"/scrub\n"...)
 	if err := os.WriteFile(conf, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +137,9 @@ func TestPages(t *testing.T) {
 	if n, body := get(http1, "/venti.conf"); n != 200 || body != string(text) {
 		t.Errorf("a file of the webroot: %d, %q", n, body)
 	}
+	if _, body := get(http1, "/status.json"); !strings.Contains(body, `"scrub":{"rate":3145728,`) {
+		t.Errorf("status: %s", body)
+	}
 	if n, _ := get(http1, "/flushicache"); n != 403 {
 		t.Errorf("flush: %d", n)
 	}
@@ -149,7 +152,10 @@ func TestPages(t *testing.T) {
 	}
 
 	// Flags go before the configuration.
-	stop = serve(t, "-c", conf, "-h", "unix!"+http2, "-W", t.TempDir(), "--http-control", "--pprof", "--log-level", "error")
+	stop = serve(t, "-c", conf, "-h", "unix!"+http2, "-W", t.TempDir(), "--http-control", "--pprof", "--log-level", "error", "--scrub", "0")
+	if _, body := get(http2, "/status.json"); !strings.Contains(body, `"scrub":{"rate":0,`) {
+		t.Errorf("status: %s", body)
+	}
 	if n, _ := get(http2, "/venti.conf"); n != 404 {
 		t.Errorf("a file of the other webroot: %d", n)
 	}
@@ -281,6 +287,7 @@ func TestRefused(t *testing.T) {
 		{"bad log level", []string{"-c", conf, "--log-level", "loud"}, 2, "unknown name"},
 		{"pages open to all", []string{"-c", conf, "-a", sock, "-h", "tcp!*!17080"}, 1, "open"},
 		{"no webroot", []string{"-c", conf, "-a", sock, "-h", sock + ".http", "-W", conf + "x"}, 1, "webroot"},
+		{"bad scrub", []string{"-c", conf, "--scrub", "fast"}, 2, "scrub: bad size"},
 		{"bad mirror", []string{"-c", conf, "--mirror", "tcp!a!b!c"}, 2, "mirror: address"},
 		{"no configuration", []string{"-c", conf + "x"}, 1, "no such file"},
 		{"open to all", []string{"-c", conf, "-a", "tcp!*!venti"}, 1, "open"},

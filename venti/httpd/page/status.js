@@ -149,7 +149,7 @@ function drawArenas() {
 }
 
 function draw() {
-	const s = data.space, b = data.buckets, f = data.bloom, u = data.clients;
+	const s = data.space, b = data.buckets, f = data.bloom, u = data.clients, c = data.scrub;
 	$('index').textContent = data.index;
 	document.title = (data.health ? '✕ ' : '') + 'venti ' + data.index;
 	$('health').textContent = data.health ? 'cannot write: ' + data.health : data.readOnly ? 'read-only' : 'healthy';
@@ -161,6 +161,7 @@ function draw() {
 		tile('Stored as', s.stored ? (s.data / s.stored).toFixed(2) + ' : 1' : '–', bytes(s.stored)),
 		tile('Lump cache', bytes(data.cache.bytes), `of ${bytes(data.cache.size)}, ${whole(data.cache.lumps)} blocks`),
 		tile('Corrupt clumps', whole(data.damage.corrupt), `${whole(data.damage.healed)} healed, ${whole(data.damage.forged)} forged`, undefined, data.damage.corrupt + data.damage.forged > 0),
+		...(c.rate ? [tile('Scrub', c.arena || 'done', `${whole(c.arenas)} arenas, ${whole(c.corrupt)} corrupt clumps, ${whole(c.badSeals)} bad seals`, undefined, c.corrupt + c.badSeals > 0)] : []),
 		...(f ? [tile('Bloom filter', percent(f.fill), `${bytes(f.bytes)}, ${f.false < 1e-3 ? '< 0.1 %' : percent(f.false)} wrong`, f.fill)] : []),
 		...(u ? [tile('Clients', whole(u.now), `of ${u.max}, ${whole(u.accepted)} so far`)] : []));
 	charts.forEach(drawChart);

@@ -244,17 +244,18 @@ const chunkSize = 1 << 20 // of a sequential read, in bytes
 // bytes, from header to trailer, as if the last twenty were zero. The arena
 // must not change meanwhile.
 func (a *Arena) Sum(ctx context.Context) (venti.Score, error) {
-	return a.sum(ctx, nil, nil)
+	return a.sum(ctx, nil, nil, nil)
 }
 
 // SumSlowly is Sum for work in the background: before each piece it calls wait
 // with the number of bytes that it is about to read, and ends with its error.
 func (a *Arena) SumSlowly(ctx context.Context, wait func(ctx context.Context, n int) error) (venti.Score, error) {
-	return a.sum(ctx, nil, wait)
+	return a.sum(ctx, nil, wait, nil)
 }
 
-// sum is Sum with t, if not nil, in place of the trailer on the disk.
-func (a *Arena) sum(ctx context.Context, t *Trailer, wait func(context.Context, int) error) (venti.Score, error) {
+// sum is Sum with t, if not nil, in place of the trailer on the disk, and v, if
+// not nil, to read and look at each piece.
+func (a *Arena) sum(ctx context.Context, t *Trailer, wait func(context.Context, int) error, v *verifier) (venti.Score, error) {
 	var (
 		sum = sha1.New()
 		buf = make([]byte, min(chunkSize, a.Stop-a.Start))
@@ -273,7 +274,12 @@ func (a *Arena) sum(ctx context.Context, t *Trailer, wait func(context.Context, 
 				return venti.Score{}, err
 			}
 		}
-		if err := disk.ReadFull(a.file, b, off); err != nil {
+		if v != nil {
+			v.read(b, off)
+			if err := v.piece(b, off); err != nil {
+				return venti.Score{}, err
+			}
+		} else if err := disk.ReadFull(a.file, b, off); err != nil {
 			return venti.Score{}, a.errorf("sum: %w", err)
 		}
 		off += int64(len(b))

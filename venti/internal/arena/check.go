@@ -315,7 +315,7 @@ func (c *checker) trailer(ctx context.Context) error {
 	case !repair:
 	case !t.Seal.IsZero():
 		t.WTime = c.t.WTime
-		sum, err := c.sum(ctx, &t, nil)
+		sum, err := c.sum(ctx, &t, nil, nil)
 		if err != nil {
 			return err
 		}

@@ -57,6 +57,11 @@ type Config struct {
 	// same blocks, which is asked for those that are corrupt here, or none.
 	Mirror string
 
+	// Scrub and ScrubState are "scrub rate [file]", an addition of ours: how many
+	// bytes of full arenas are checked a second, and where it is noted how far.
+	Scrub      int64
+	ScrubState string
+
 	LumpMem  int64 // "mem": bytes for the lump cache
 	BlockMem int64 // "bcmem": bytes for a disk block cache, which only Plan 9's server has
 	IndexMem int64 // "icmem": bytes for the index cache
@@ -111,6 +116,7 @@ var settings = map[string]setting{
 	"guards":      {set: func(c *Config, v string) error { c.Guards = v; return nil }},
 	"overflow":    {set: func(c *Config, v string) error { c.Overflow = v; return nil }},
 	"mirror":      {set: setMirror},
+	"scrub":       {words: anyWords, set: setScrub},
 	"mem":         {set: func(c *Config, v string) (err error) { c.LumpMem, err = disk.ParseSize(v); return }},
 	"bcmem":       {set: func(c *Config, v string) (err error) { c.BlockMem, err = disk.ParseSize(v); return }},
 	"icmem":       {set: func(c *Config, v string) (err error) { c.IndexMem, err = disk.ParseSize(v); return }},
@@ -139,6 +145,16 @@ func setCompression(c *Config, v string) error {
 	}
 	c.Compression = v
 	return nil
+}
+
+func setScrub(c *Config, v string) (err error) {
+	rate, file, _ := strings.Cut(v, " ")
+	if strings.Contains(file, " ") {
+		return fmt.Errorf("too many words in %q: want a rate and a file", v)
+	}
+	c.ScrubState = file
+	c.Scrub, err = disk.ParseSize(rate)
+	return err
 }
 
 func setMirror(c *Config, v string) error {

@@ -34,13 +34,14 @@ compression zstd
 guards g
 overflow /o
 mirror unix!/m
+scrub 8m	s
 mgr mirror a b
 mgr mirrorfreq 10`,
 			want: config.Config{
 				Index: "main", Arenas: []string{"/dev/sda1", "a:1m-2g"}, Sections: []string{"i0", "i1"}, Bloom: "b:0x100000-",
 				LumpMem: 10 << 20, BlockMem: 16 << 10, IndexMem: 5 << 30,
 				Addr: "tcp!*!venti", HTTPAddr: "tcp!*!http", Webroot: "/www", Compression: "zstd",
-				Guards: "g", Overflow: "/o", Mirror: "unix!/m",
+				Guards: "g", Overflow: "/o", Mirror: "unix!/m", Scrub: 8 << 20, ScrubState: "s",
 				Mgr: []string{"mirror a b", "mirrorfreq 10"},
 			}},
 		{name: "last line without newline", text: "arenas a\nindex main", want: config.Config{Index: "main", Arenas: []string{"a"}}},
@@ -58,6 +59,9 @@ mgr mirrorfreq 10`,
 		{name: "empty", text: "", err: "conf: no index line"},
 		{name: "bad size", text: "index x\nmem 10x\n", err: `conf:2: bad size "10x"`},
 		{name: "bad compression", text: "index x\ncompression lzw\n", err: "conf:2: unknown compression"},
+		{name: "scrub alone", text: "index x\nscrub 1g\n", want: config.Config{Index: "x", Scrub: 1 << 30}},
+		{name: "bad scrub", text: "index x\nscrub fast\n", err: `conf:2: bad size "fast"`},
+		{name: "scrub and more", text: "index x\nscrub 1 a b\n", err: "conf:2: too many words"},
 		{name: "bad mirror", text: "index x\nmirror tcp!a!b!c\n", err: "conf:2: address"},
 		{name: "bad name", text: "index na\x01me\n", err: "conf:1: name"},
 		{name: "long name", text: "index " + strings.Repeat("x", 64) + "\n", err: "longer than 63 bytes"},

@@ -228,6 +228,38 @@ type Guard struct {
 // one at a time.
 func Extent(off int64) int64 { return off / extentSize }
 
+// Complete tells whether there are these guards, which are of one extent and in
+// log order.
+func (g *File) Complete(i int, list []Guard) (bool, error) {
+	if len(list) == 0 {
+		return true, nil
+	}
+	a := &g.arenas[i]
+	n := int(Extent(list[0].Off))
+	var want [recordSize]byte
+	next := func(b []byte) bool { // whether to go on
+		if off := int64(recordOff(b)) - 1; off < list[0].Off%extentSize {
+			return true
+		}
+		packRecord(want[:], a.seed, n, list[0].Off, list[0].Score, &list[0].Sum)
+		if string(b) != string(want[:]) {
+			return false
+		}
+		list = list[1:]
+		return len(list) > 0
+	}
+	g.mu.Lock()
+	if e := a.mem[n]; e != nil {
+		defer g.mu.Unlock()
+		for b := e.records; len(b) > 0 && next(b[:recordSize]); b = b[recordSize:] {
+		}
+		return len(list) == 0, nil
+	}
+	g.mu.Unlock()
+	err := g.scan(a, n, next)
+	return len(list) == 0, err
+}
+
 // Rebuild makes the guards of an extent, in log order, what it is given; those
 // that are in memory and not among them stay. The caller goes without the
 // guards of an extent that are in the file and not among them.
