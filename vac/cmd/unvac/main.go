@@ -62,7 +62,7 @@ func newCommand() *command.Command {
 			fs.BoolVarP(&o.cat, "stdout", "c", false, "write the contents to the standard output")
 			fs.BoolVarP(&o.Update, "diff", "d", false, "compare files by block, and read only what differs")
 			fs.BoolVar(&o.Devices, "devices", false, "make devices")
-			fs.StringVarP(&o.host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&o.host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.BoolVarP(&o.Owners, "preserve", "p", false, "restore owner, group and all bits of the mode")
 			fs.BoolVarP(&o.Resume, "resume", "r", false, "leave alone files that are there already, and set times")
 			fs.BoolVarP(&o.stats, "statistics", "s", false, "print counts")

@@ -78,7 +78,7 @@ func newCommand() *command.Command {
 			fs.StringVarP(&o.old, "diff", "d", "", "send only what this `archive` lacks")
 			fs.VarP(pattern{&o.Filter}, "exclude", "e", "leave out files that match `pattern`")
 			fs.StringVarP(&o.output, "file", "f", "", "put the score into this `file`")
-			fs.StringVarP(&o.host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&o.host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.StringVarP(&o.StdinName, "stdin", "i", "", "store the standard input as a file called `name`")
 			fs.BoolVarP(&o.Merge, "merge", "m", false, "put what the archives called *.vac hold in their places")
 			fs.BoolVarP(&o.Quick, "quick", "q", false, "with -a or -d, do not read files that seem unchanged")

@@ -37,7 +37,7 @@ names, or else $venti, or else ` + venti.DefaultAddr + `.`,
 
 // hostFlag adds the flag that says where the archive is.
 func hostFlag(fs *pflag.FlagSet, host *string) {
-	fs.StringVarP(host, "host", "h", "", "`address` of the Venti server")
+	fs.StringVarP(host, "host", "h", "", "`address` of the Venti server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 }
 
 // withArchive runs f with a connection to the archive.

@@ -20,7 +20,7 @@ func newCommand() *command.Command {
 		Doc: `Prints the tree of blocks under score, which may have a prefix such as vac:.
 The first block's type is found by trying.`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 		},
 		Run: func(ctx context.Context, io command.IO) error {
 			if len(io.Args) != 1 {

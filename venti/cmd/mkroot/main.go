@@ -21,7 +21,7 @@ func newCommand() *command.Command {
 		Doc: `Stores a root block, syncs the server and prints the block's score. The arguments
 are those that venti/root prints; prev of 40 zeros is none.`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 		},
 		Run: func(ctx context.Context, io command.IO) error {
 			if len(io.Args) != 5 {

@@ -38,7 +38,7 @@ give the same blocks as plan9port's program, so that either reads what the
 other wrote. It does not sync. With -r it only reads, with -w it only writes.
 Sizes may end in k, m, g or t.`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&o.host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&o.host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.Int32VarP(&o.seed, "seed", "s", 0, "what the blocks' random bytes come from")
 			fs.StringVarP(&o.size, "block-size", "b", "8k", "`size` of a block, from 4 bytes to 56k")
 			fs.IntVarP(&o.percent, "random", "p", 50, "`percentage` of the 256 values that bytes have: what is low compresses well")

@@ -22,7 +22,7 @@ func newCommand() *command.Command {
 tried, and the command that would have found the block at once is printed on
 standard error.`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.StringVarP(&typ, "type", "t", "", "block `type`: 0 or data, 1 or data+1, ..., 8 or dir, ..., 16 or root")
 		},
 		Run: func(ctx context.Context, io command.IO) error { return run(ctx, io, host, typ) },

@@ -21,7 +21,7 @@ func newCommand() *command.Command {
 		Name: "venti/readfile", Usage: "[-v] [-h host] score",
 		Doc: `Writes the file that venti/writefile has stored to standard output.`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.BoolVarP(&verbose, "verbose", "v", false, "describe the file on standard error")
 		},
 		Run: func(ctx context.Context, io command.IO) error {

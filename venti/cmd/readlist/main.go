@@ -29,7 +29,7 @@ func newCommand() *command.Command {
 line is a score and a type. After each thousand blocks it says so. Those that
 cannot be read are named on standard error, and the status is 1.`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.IntVarP(&parallel, "parallel", "p", 64, "`number` of blocks on their way at once")
 		},
 		Run: func(ctx context.Context, io command.IO) error {

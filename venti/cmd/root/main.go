@@ -23,7 +23,7 @@ func newCommand() *command.Command {
 
 	score: name type score blocksize prev`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 		},
 		Run: func(ctx context.Context, io command.IO) error { return run(ctx, io, host) },
 	}

@@ -20,7 +20,7 @@ func newCommand() *command.Command {
 		Doc: `Returns when every block that the server has acknowledged is on stable
 storage, or says why it cannot be.`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.BoolVarP(&connect, "connect", "x", false, "only connect")
 		},
 		Run: func(ctx context.Context, io command.IO) error {

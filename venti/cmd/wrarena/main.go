@@ -40,7 +40,7 @@ server may be using the file.
 
 With -o it prints where the last clump ended: the next clumpoffset.`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&o.host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&o.host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.StringVarP(&o.offset, "offset", "o", "", "where in the file the arena starts")
 			fs.BoolVarP(&o.verbose, "verbose", "v", false, "describe the arenas")
 			fs.IntVarP(&o.parallel, "max", "M", 64, "how many `writes` are on their way at once")

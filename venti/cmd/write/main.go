@@ -24,7 +24,7 @@ The block need not be on stable storage when the command is done: see
 venti/sync.`,
 		Flags: func(fs *pflag.FlagSet) {
 			fs.BoolVarP(&truncate, "truncate", "z", false, "leave out trailing zeros, as is right for the type")
-			fs.StringVarP(&host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.StringVarP(&typ, "type", "t", "0", "block `type`: 0 or data, 1 or data+1, ..., 8 or dir, ..., 16 or root")
 		},
 		Run: func(ctx context.Context, cio command.IO) error {

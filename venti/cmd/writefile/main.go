@@ -30,7 +30,7 @@ func newCommand() *command.Command {
 		Doc: `Stores standard input as a hash tree of blocks of 8 KiB, syncs the server, and prints
 the score of its root, file:<score>, which venti/readfile takes.`,
 		Flags: func(fs *pflag.FlagSet) {
-			fs.StringVarP(&host, "host", "h", "", "`address` of the server (default $venti)")
+			fs.StringVarP(&host, "host", "h", "", "`address` of the server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 			fs.BoolVarP(&verbose, "verbose", "v", false, "say on standard error what became of the blocks")
 		},
 		Run: func(ctx context.Context, io command.IO) error {
