@@ -29,8 +29,12 @@ const upDoc = `Serves a directory until it is interrupted: blocks to clients of 
 to clients of 9P. On first use the directory is made, with files for arenas, index and
 Bloom filter, which are sparse, and venti.conf, which says what they are.
 
-It listens on the sockets venti.sock and vdisk.sock in the directory and, unless told
-otherwise, on tcp!127.0.0.1!17034 and tcp!127.0.0.1!5641. With --http a status page, with
+It listens on the sockets venti.sock and vdisk.sock in the directory, which are their
+owner's alone unless told otherwise, and on tcp!127.0.0.1!17034 and tcp!127.0.0.1!5641,
+or on the addresses given: tcp!host!port, unix!/path or, with TLS, tls!host!port!
+cert=FILE!key=FILE!ca=FILE (venti --help explains them). One that other machines reach
+needs a ca for clients' certificates, or --open. Access and limit lines of venti.conf
+count here too. With --http a status page, with
 charts, and metrics for Prometheus are at http://127.0.0.1:9100.`
 
 // upOptions say how a directory is made and served.
@@ -42,7 +46,11 @@ type upOptions struct {
 	Venti       []string // addresses in place of the loopback ones
 	Vdisk       []string
 	Open        bool   // allow addresses that others reach
-	HTTP        string // address of the pages; empty for none
+	SocketMode  string // of the sockets in the directory, as package netaddr has it; empty is the default
+	SocketGroup string
+	Access      []string // rules for clients of Venti, in place of the configuration's
+	Limits      []string // and limits
+	HTTP        string   // address of the pages; empty for none
 	Logger      *slog.Logger
 	Recent      *logs.Recent // its last messages, for the pages; may be nil
 }
@@ -72,7 +80,11 @@ func upCommand() *command.Command {
 			fs.Lookup("http").NoOptDefVal = httpAddr
 			log.Register(fs)
 			fs.BoolVar(&opt.Local, "local", false, "listen on the sockets only")
-			fs.BoolVar(&opt.Open, "open", false, "allow addresses that other machines reach, with no authentication")
+			fs.BoolVar(&opt.Open, "open", false, "allow addresses that other machines reach and that ask for no certificate")
+			fs.StringVar(&opt.SocketMode, "socket-mode", "", "`mode` of the sockets, such as 0660 (default 0600, the owner alone)")
+			fs.StringVar(&opt.SocketGroup, "socket-group", "", "`group` of the sockets")
+			fs.StringArrayVar(&opt.Access, "access", nil, "`rule` of what a Venti client may do: \"readonly unix\"; may be given again, see venti --help")
+			fs.StringArrayVar(&opt.Limits, "limit", nil, "`limit` of what Venti clients take: \"requests 1000\"; may be given again, see venti --help")
 		},
 		Run: func(ctx context.Context, io command.IO) error {
 			if len(io.Args) != 1 {
@@ -134,7 +146,12 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	if err != nil {
 		return s, err
 	}
-	s.blocks = venti.NewServer(s.store, venti.ServerConfig{Logger: opt.Logger})
+	serve, err := store.ServerConf(filepath.Join(dir, store.ConfFile), opt.Access, opt.Limits)
+	if err != nil {
+		return s, err
+	}
+	serve.Logger = opt.Logger
+	s.blocks = venti.NewServer(s.store, serve)
 	s.tree, err = vdisk.NewTree(s.store, vdisk.TreeConfig{Files: opt.Files})
 	if err != nil {
 		return s, err
@@ -147,7 +164,7 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 		{"venti", ventiAddr, s.ventiSocket(), opt.Venti, &s.venti},
 		{"vdisk", vdiskAddr, s.vdiskSocket(), opt.Vdisk, &s.vdisk},
 	} {
-		addrs := []string{a.socket}
+		addrs := []string{a.socket + opt.socketAttrs()}
 		switch {
 		case len(a.told) > 0:
 			addrs = append(addrs, a.told...)
@@ -155,7 +172,7 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 			addrs = append(addrs, a.tcp)
 		}
 		for _, addr := range addrs {
-			ln, err := netaddr.Config{Open: opt.Open}.Listen(ctx, addr, a.service)
+			ln, err := netaddr.Config{Open: opt.Open, Logger: opt.Logger}.Listen(ctx, addr, a.service)
 			if err != nil {
 				return s, err
 			}
@@ -167,13 +184,24 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 		if err != nil {
 			return s, err
 		}
-		ln, err := netaddr.Config{Open: opt.Open}.Listen(ctx, opt.HTTP, "9100")
+		ln, err := netaddr.Config{Open: opt.Open, Logger: opt.Logger}.Listen(ctx, opt.HTTP, "9100")
 		if err != nil {
 			return s, err
 		}
 		s.http = append(s.http, listener{ln, "http", opt.HTTP})
 	}
 	return s, nil
+}
+
+// socketAttrs returns what an address says of who may use its socket.
+func (opt *upOptions) socketAttrs() (attrs string) {
+	if opt.SocketMode != "" {
+		attrs = "!mode=" + opt.SocketMode
+	}
+	if opt.SocketGroup != "" {
+		attrs += "!group=" + opt.SocketGroup
+	}
+	return attrs
 }
 
 // makeStore makes dir and a store in it, unless there is one.

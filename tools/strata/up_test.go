@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -70,6 +71,33 @@ func TestUp(t *testing.T) {
 	}
 	if s.stored() == 0 {
 		t.Error("nothing is stored")
+	}
+}
+
+// TestUpAccess says who may use the sockets, and how.
+func TestUpAccess(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s, down := up(t, dir, upOptions{SocketMode: "0660", SocketGroup: strconv.Itoa(os.Getgid()), Access: []string{"readonly unix"}, Limits: []string{"requests 1000"}})
+	for _, path := range []string{s.ventiSocketPath(), s.vdiskSocketPath()} {
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o660 {
+			t.Errorf("%s: %v, %v", path, st.Mode(), err)
+		}
+	}
+	c, err := venti.Dial(t.Context(), s.ventiSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.WriteBlock(t.Context(), venti.DataType, []byte("x")); !errors.Is(err, venti.ErrReadOnly) {
+		t.Errorf("a client that may only read wrote: %v", err)
+	}
+	c.Close()
+	down()
+	for _, opt := range []upOptions{{SocketMode: "rw"}, {SocketGroup: "no-such-group"}, {Access: []string{"allow us"}}, {Limits: []string{"friends 3"}}} {
+		opt.Local = true
+		if s, err := openSuite(t.Context(), dir, opt); err == nil {
+			t.Errorf("%+v was taken", opt)
+			s.close()
+		}
 	}
 }
 

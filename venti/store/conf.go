@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,6 +143,38 @@ func openOverflow(name string, cfg Config, open func(string) (disk.File, error))
 		}
 	}
 	return open(name)
+}
+
+// ServerConf returns what a configuration says of who may use the store's
+// server, and how much, in its access and limit lines. access and limits are
+// more such lines, without the keyword: where there is one rule, those of the
+// configuration do not count, and a limit goes before the configuration's.
+func ServerConf(name string, access, limits []string) (venti.ServerConfig, error) {
+	var cfg venti.ServerConfig
+	conf, err := config.Load(name)
+	if err != nil {
+		return cfg, err
+	}
+	for _, text := range access {
+		if err := config.AddRule(&cfg, text); err != nil {
+			return cfg, err
+		}
+	}
+	for _, text := range limits {
+		if err := config.SetLimit(&cfg, text); err != nil {
+			return cfg, err
+		}
+	}
+	c := &conf.Server
+	if len(cfg.Access) == 0 {
+		cfg.Access = c.Access
+	}
+	cfg.MaxConns = cmp.Or(cfg.MaxConns, c.MaxConns)
+	cfg.MaxPeerConns = cmp.Or(cfg.MaxPeerConns, c.MaxPeerConns)
+	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, c.MaxBytes)
+	cfg.RequestRate = cmp.Or(cfg.RequestRate, c.RequestRate)
+	cfg.ByteRate = cmp.Or(cfg.ByteRate, c.ByteRate)
+	return cfg, nil
 }
 
 // A FormatConfig says what Format makes. Its zero value is a small store.

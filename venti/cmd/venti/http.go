@@ -27,7 +27,7 @@ type httpFlags struct {
 func (f *httpFlags) register(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.addr, "http", "h", "", "serve pages about the store at `address` (default: httpaddr of the configuration, then nowhere)")
 	fs.StringVarP(&f.webroot, "webroot", "W", "", "`directory` of files for what is no page (default: webroot of the configuration)")
-	fs.BoolVar(&f.open, "http-open", false, "allow an HTTP address that other machines reach")
+	fs.BoolVar(&f.open, "http-open", false, "allow an HTTP address that other machines reach and that asks for no certificate")
 	fs.BoolVar(&f.control, "http-control", false, "allow pages to change settings, flush, and empty caches")
 	fs.BoolVar(&f.pprof, "pprof", false, "serve profiles of the server too, at /debug/pprof/")
 }
@@ -51,7 +51,7 @@ func (f *httpFlags) listen(ctx context.Context, conf *config.Config, s *store.St
 	if err != nil {
 		return nil, err
 	}
-	ln, err := netaddr.Config{Open: f.open}.Listen(ctx, addr, "http")
+	ln, err := netaddr.Config{Open: f.open, Logger: log}.Listen(ctx, addr, "http")
 	if err != nil {
 		return nil, errors.Join(conf.Blame(addr, err), h.Close())
 	}

@@ -27,6 +27,7 @@ type options struct {
 	lumps, index    string
 	readOnly, debug bool
 	open            bool
+	access, limits  []string
 	log             logs.Flags
 	http            httpFlags
 	care            careFlags
@@ -42,8 +43,22 @@ Flags go before what it says. It stays in the foreground, and flushes
 everything when it gets SIGTERM or SIGINT. What a crash left unfinished it
 puts right when it starts.
 
-An address that other machines reach is refused without --open, for anybody
-who can connect can read and write. With -h it serves pages about the store over
+An address is tcp!host!port, host:port, unix!/path or /path, and
+  unix!/path!mode=0660!group=NAME    for others than the owner too
+  tls!host!port!cert=FILE!key=FILE!ca=FILE    TLS; clients need a certificate of that ca
+and for clients tls!host!port!ca=FILE!cert=FILE!key=FILE. A file in PEM may hold a
+certificate and its key, and is read again when it is replaced. An address that other
+machines reach is refused unless it has a ca, or --open says that anybody who can
+connect may use it.
+
+Lines of the configuration and flags say who may do what; of rules the first that is
+about a client counts, and where there are rules and none is about it, it is denied:
+  access allow|readonly|deny who...   all, unix, 10.1.0.0/16, 10.1.2.3, name=NAME
+                                      in the certificate, or several that are all true
+  limit connections|client-connections|queue|requests|bytes number
+                                      in all; of one machine; bytes of requests in
+                                      memory; requests and bytes a second of one client
+Plan 9's server does not know these lines. With -h it serves pages about the store over
 HTTP: a status page at /, those of Plan 9's server, and /metrics. Sizes may end in k, m or g.`,
 		Flags: func(fs *pflag.FlagSet) {
 			fs.StringVarP(&o.addr, "address", "a", "", "listen at `address` (default: the configuration's, then "+venti.DefaultAddr+")")
@@ -52,7 +67,9 @@ HTTP: a status page at /, those of Plan 9's server, and /metrics. Sizes may end 
 			fs.StringVarP(&o.index, "index-memory", "I", "", "`size` of the cache of index entries (default: icmem of the configuration, then as above)")
 			fs.BoolVarP(&o.readOnly, "read-only", "r", false, "refuse writes, and write nothing to the partitions")
 			fs.BoolVarP(&o.debug, "debug", "d", false, "log connections too")
-			fs.BoolVar(&o.open, "open", false, "allow an address that other machines reach, with no authentication")
+			fs.BoolVar(&o.open, "open", false, "allow an address that other machines reach and that asks for no certificate")
+			fs.StringArrayVar(&o.access, "access", nil, "access `rule`, in place of the configuration's: \"readonly 10.0.0.0/8\"; may be given again")
+			fs.StringArrayVar(&o.limits, "limit", nil, "`limit` that goes before the configuration's: \"requests 1000\"; may be given again")
 			o.care.register(fs)
 			o.http.register(fs)
 			o.log.Register(fs)
@@ -100,12 +117,17 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 	}
 	defer recent.Close()
 	cfg.Logger = log
+	serve, err := store.ServerConf(o.config, o.access, o.limits)
+	if err != nil {
+		return command.Usagef("%v", err)
+	}
+	serve.ReadOnly, serve.Logger = o.readOnly, log
 	s, err := store.OpenConf(ctx, o.config, cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	srv := venti.NewServer(s, venti.ServerConfig{ReadOnly: o.readOnly, Logger: log})
+	srv := venti.NewServer(s, serve)
 	// Whoever finds the server finds its pages too.
 	pages, err := o.http.listen(ctx, conf, s, srv, log, recent)
 	if err != nil {
@@ -113,7 +135,7 @@ func run(ctx context.Context, io command.IO, o options) (err error) {
 	}
 	defer pages.close()
 	addr := cmp.Or(o.addr, conf.Addr, venti.DefaultAddr)
-	ln, err := venti.ListenConfig{Open: o.open}.Listen(ctx, addr)
+	ln, err := venti.ListenConfig{Open: o.open, Logger: log}.Listen(ctx, addr)
 	if err != nil {
 		return conf.Blame(addr, err)
 	}

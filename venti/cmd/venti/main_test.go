@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"strata/internal/netaddr/tlstest"
 	"strata/venti"
 	"strata/venti/store"
 )
@@ -269,6 +272,75 @@ func TestMirror(t *testing.T) {
 	})
 }
 
+// TestAccess serves blocks and pages over TLS, to whom rules of the
+// configuration and then of a flag name.
+func TestAccess(t *testing.T) {
+	ca := tlstest.NewCA(t, "ca")
+	dir := t.TempDir()
+	var ports [2]string
+	for i := range ports { // free ones: what the command announces it does not print
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		_, ports[i], _ = net.SplitHostPort(ln.Addr().String())
+		ln.Close()
+	}
+	files := "!cert=" + ca.Issue("server", nil) + "!ca=" + ca.File
+	conf, err := store.Format(t.Context(), dir, store.FormatConfig{Space: 8 << 20, Addr: "tls!127.0.0.1!" + ports[0] + files})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = append(text, "httpaddr tls!127.0.0.1!"+ports[1]+files+"\naccess allow name=writer\naccess readonly name=reader\nlimit connections 10\n"...)
+	if err := os.WriteFile(conf, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	try := func(name, want string) {
+		t.Helper()
+		c, err := venti.Dial(t.Context(), "tls!127.0.0.1!"+ports[0]+"!ca="+ca.File+"!cert="+ca.Issue(name, nil))
+		if err == nil {
+			defer c.Close()
+			_, err = c.WriteBlock(t.Context(), venti.DataType, []byte("x"))
+		}
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+	stop := serve(t, "-c", conf)
+	try("writer", "")
+	try("reader", "read only")
+	try("other", "access denied")
+	pair, err := tls.LoadX509KeyPair(ca.Issue("reader", nil), ca.Issue("reader", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.Cert)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}}
+	r, err := (&http.Client{Transport: transport}).Get("https://127.0.0.1:" + ports[1] + "/healthz")
+	if err != nil {
+		t.Error(err)
+	} else {
+		r.Body.Close()
+	}
+	transport.CloseIdleConnections()
+	if n, log := stop(); n != 0 {
+		t.Errorf("status %d\n%s", n, log)
+	}
+
+	stop = serve(t, "-c", conf, "--access", "readonly name=writer", "--access", "allow all", "--limit", "requests 100000")
+	try("writer", "read only")
+	try("other", "")
+	if n, log := stop(); n != 0 {
+		t.Errorf("status %d\n%s", n, log)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	conf, err := store.Format(t.Context(), t.TempDir(), store.FormatConfig{Space: 8 << 20})
 	if err != nil {
@@ -290,6 +362,9 @@ func TestRefused(t *testing.T) {
 		{"bad scrub", []string{"-c", conf, "--scrub", "fast"}, 2, "scrub: bad size"},
 		{"bad mirror", []string{"-c", conf, "--mirror", "tcp!a!b!c"}, 2, "mirror: address"},
 		{"no configuration", []string{"-c", conf + "x"}, 1, "no such file"},
+		{"bad access", []string{"-c", conf, "-a", sock, "--access", "allow friends"}, 2, "unknown client"},
+		{"bad limit", []string{"-c", conf, "-a", sock, "--limit", "friends 3"}, 2, "unknown limit"},
+		{"tls without a certificate", []string{"-c", conf, "-a", "tls!127.0.0.1!0"}, 1, "cert=FILE"},
 		{"open to all", []string{"-c", conf, "-a", "tcp!*!venti"}, 1, "open"},
 	} {
 		var stderr bytes.Buffer

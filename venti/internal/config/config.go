@@ -15,6 +15,7 @@ import (
 
 	"strata/internal/disk"
 	"strata/internal/netaddr"
+	"strata/venti"
 )
 
 // A configuration is text, one setting a line:
@@ -77,6 +78,15 @@ type Config struct {
 	// clumps are stored. Plan 9's server always uses whack.
 	Compression string
 
+	// Server has what "access" and "limit" say, additions of ours:
+	//
+	//	access allow|readonly|deny who...    (venti.ParseRule; the first about a client counts)
+	//	limit connections|client-connections|queue|requests|bytes number
+	//
+	// A limit's number is a size; requests and bytes are a second's. They are
+	// MaxConns, MaxPeerConns, MaxBytes, RequestRate and ByteRate of the server.
+	Server venti.ServerConfig
+
 	Mgr []string // what follows "mgr", a line each; for the mirror manager
 
 	// Name is what errors call the file, and Lines says where in it each value
@@ -124,6 +134,8 @@ var settings = map[string]setting{
 	"httpaddr":    {set: func(c *Config, v string) error { c.HTTPAddr = v; return nil }},
 	"webroot":     {set: func(c *Config, v string) error { c.Webroot = v; return nil }},
 	"compression": {set: setCompression},
+	"access":      {words: anyWords, repeats: true, set: func(c *Config, v string) error { return AddRule(&c.Server, v) }},
+	"limit":       {words: anyWords, repeats: true, set: func(c *Config, v string) error { return SetLimit(&c.Server, v) }},
 	"mgr":         {words: anyWords, repeats: true, set: func(c *Config, v string) error { c.Mgr = append(c.Mgr, v); return nil }},
 	"queuewrites": {words: noWord, set: warn("queuewrites is ignored: it answers a sync before the data is safe")},
 	"syslog":      {words: noWord, set: func(c *Config, _ string) error { c.Syslog = true; return nil }},
@@ -161,6 +173,52 @@ func setMirror(c *Config, v string) error {
 	c.Mirror = v
 	_, err := netaddr.Parse(v, "venti")
 	return err
+}
+
+// AddRule adds the access rule that a line has.
+func AddRule(cfg *venti.ServerConfig, v string) error {
+	r, err := venti.ParseRule(v)
+	if err == nil {
+		cfg.Access = append(cfg.Access, r)
+	}
+	return err
+}
+
+// SetLimit sets the limit that a line names, which must not be set.
+func SetLimit(cfg *venti.ServerConfig, v string) error {
+	name, number, _ := strings.Cut(v, " ")
+	n, err := disk.ParseSize(number)
+	if err != nil {
+		return fmt.Errorf("limit %q: %w", v, err)
+	}
+	least, most := int64(1), int64(1)<<40
+	var conns *int
+	var field *int64
+	switch name {
+	case "connections":
+		conns, most = &cfg.MaxConns, 1<<20
+	case "client-connections":
+		conns, most = &cfg.MaxPeerConns, 1<<20
+	case "queue":
+		field, least = &cfg.MaxBytes, 1<<20
+	case "requests":
+		field = &cfg.RequestRate
+	case "bytes":
+		field, least = &cfg.ByteRate, 64<<10
+	default:
+		return fmt.Errorf("unknown limit %q: want connections, client-connections, queue, requests or bytes", name)
+	}
+	switch {
+	case n < least || n > most:
+		return fmt.Errorf("limit %s is from %d to %d", name, least, most)
+	case conns != nil && *conns != 0, field != nil && *field != 0:
+		return fmt.Errorf("limit %s is set twice", name)
+	case conns != nil:
+		*conns = int(n)
+	default:
+		*field = n
+	}
+	return nil
 }
 
 func warn(text string) func(*Config, string) error {

@@ -8,8 +8,18 @@ import (
 	"strings"
 	"testing"
 
+	"strata/venti"
 	"strata/venti/internal/config"
 )
+
+// rule is one that is known to be right.
+func rule(text string) venti.Rule {
+	r, err := venti.ParseRule(text)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
 
 func TestParse(t *testing.T) {
 	for _, tc := range []struct {
@@ -48,6 +58,20 @@ mgr mirrorfreq 10`,
 		{name: "queuewrites", text: "index x\n\nqueuewrites\n", want: config.Config{Index: "x", Warnings: []string{
 			"conf:3: queuewrites is ignored: it answers a sync before the data is safe"}}},
 		{name: "syslog", text: "syslog\nindex x\n", want: config.Config{Index: "x", Syslog: true}},
+		{name: "access and limits", text: "index x\naccess deny 10.0.0.1\naccess  allow  all # others\n" +
+			"limit connections 100\nlimit client-connections 7\nlimit queue 16m\nlimit requests 1000\nlimit bytes 10m\n",
+			want: config.Config{Index: "x", Server: venti.ServerConfig{
+				Access: []venti.Rule{rule("deny 10.0.0.1"), rule("allow all")}, MaxConns: 100, MaxPeerConns: 7, MaxBytes: 16 << 20, RequestRate: 1000, ByteRate: 10 << 20,
+			}}},
+		{name: "bad access", text: "index x\naccess permit all\n", err: `conf:2: access rule "permit all": unknown access`},
+		{name: "access to whom", text: "index x\naccess allow 10.0.0.1/8\n", err: "conf:2: access rule"},
+		{name: "no access", text: "access\n", err: "conf:1: access rule"},
+		{name: "bad limit", text: "limit clients 8\n", err: `conf:1: unknown limit "clients"`},
+		{name: "bad number", text: "limit requests many\n", err: `conf:1: limit "requests many"`},
+		{name: "no number", text: "limit requests\n", err: `conf:1: limit "requests"`},
+		{name: "low limit", text: "index x\nlimit bytes 1k\n", err: "conf:2: limit bytes is from 65536"},
+		{name: "limit twice", text: "limit requests 1\nlimit requests 1\n", err: "conf:2: limit requests is set twice"},
+		{name: "limit of none", text: "limit connections 0\n", err: "conf:1: limit connections is from 1"},
 		{name: "unknown", text: "index x\nfoo bar\n", err: `conf:2: illegal line "foo bar": unknown keyword`},
 		{name: "third word", text: "index x y\n", err: `conf:1: illegal line "index x y": too many words`},
 		{name: "no value", text: "index\n", err: `conf:1: illegal line "index": a value is missing`},
@@ -152,6 +176,7 @@ func TestLoad(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		"index x\narenas a\nisect b\nbloom c\nmem 1k", "queuewrites\n#x\nmgr a b c\nindex y", "mem 0x10t\nicmem 077\n",
+		"access deny 10.0.0.0/8 name=x\nlimit queue 1m\nindex x",
 	} {
 		f.Add([]byte(text))
 	}
