@@ -4,12 +4,18 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/user"
 	"slices"
+	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"strata/internal/command"
 	"strata/internal/netaddr"
@@ -32,9 +38,18 @@ func newCommand() *command.Command {
 		Name: "9pfuse", Usage: "[-Df] [-A attrtimeout] [-a aname] [-o options] address mountpoint",
 		Doc: `Mounts a 9P server on a directory, and goes on in the background when that is
 done. It asks for 9P2000.L and takes what the server has. fusermount3 -u, or
-umount, ends it. An address is tcp!host!port, host:port, unix!/path or /path;
-mount -t fuse.9pfuse address mountpoint -o options, and a line of fstab(5)
-with that type, work too.
+umount, ends it, and so does SIGTERM, even while files are open. An address is
+tcp!host!port, host:port, unix!/path or /path.
+
+With 9pfuse in /usr/local/bin, mount(8) and fstab(5) work too:
+
+  mount -t fuse.9pfuse /run/strata/vdisk.sock /mnt -o ro
+  host:5641  /mnt  fuse.9pfuse  ro,noauto,x-systemd.automount,_netdev  0  0
+
+When the connection breaks it is made again at the next use. Files stay open if
+their names still lead to them; what can not be asked twice, such as a rename
+that was under way, fails, as everything does while the server is away. Locks
+hold among the programs that use this mount.
 
 Options, with commas between them:
 
@@ -44,8 +59,9 @@ Options, with commas between them:
   version=VERSION       9p2000.L, 9p2000.u or 9p2000 only
   msize=BYTES           the largest message (default: 1m and a header)
   port=PORT             where the address has none
-  cache=none            every read and write goes to the server
-  cache=loose           what was seen is kept, whatever others change
+  cache=none            every read and write goes to the server; also direct_io
+  cache=loose           what was seen is kept, whatever others change; also
+                        kernel_cache
   attr_timeout=SECONDS  how long attributes are believed (default: 1)
   entry_timeout=SECONDS the same of names
   negative_timeout=SECONDS  the same of names that are not there (default: 0)
@@ -112,10 +128,45 @@ func serve(ctx context.Context, addr, dir string, o *options, ready func()) erro
 		return err
 	}
 	ready()
-	stop := context.AfterFunc(ctx, func() { m.Unmount() })
-	defer stop()
-	m.Wait()
+	ended := make(chan struct{})
+	go func() { m.Wait(); close(ended) }() // ends with the mount, or the program
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+	}
+	if err := m.Unmount(); err != nil {
+		// What somebody has open fails when the program ends.
+		return m.Detach()
+	}
+	<-ended
 	return nil
+}
+
+const (
+	dialTime   = 5 * time.Second  // for one attempt to connect
+	silentTime = 30 * time.Second // for which a host may not answer, before its connection is lost
+)
+
+// hangUp has the kernel end a connection when the host at its other end does
+// not answer any more.
+func hangUp(conn net.Conn) error {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	err := tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: silentTime / 2, Interval: silentTime / 6, Count: 3})
+	raw, rerr := tcp.SyscallConn()
+	if err != nil || rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silentTime.Milliseconds()))
+	})
+	return errors.Join(err, cerr)
 }
 
 // dial connects in the first of the dialects that the server takes.
@@ -128,14 +179,23 @@ func dial(ctx context.Context, addr string, o *options) (*ninep.Client, error) {
 	if o.dialect != nil {
 		dialects = []ninep.Dialect{*o.dialect}
 	}
+	connect := func(ctx context.Context) (io.ReadWriteCloser, error) {
+		ctx, cancel := context.WithTimeout(ctx, dialTime)
+		defer cancel()
+		conn, err := netaddr.Dial(ctx, addr, service)
+		if err != nil {
+			return nil, err
+		}
+		return conn, hangUp(conn)
+	}
 	var err error
 	for _, d := range dialects {
-		conn, derr := netaddr.Dial(ctx, addr, service)
+		conn, derr := connect(ctx)
 		if derr != nil {
 			return nil, derr
 		}
 		var c *ninep.Client
-		c, err = ninep.NewClient(ctx, conn, ninep.ClientConfig{Dialect: d, Msize: o.msize, Users: ninep.HostUsers()})
+		c, err = ninep.NewClient(ctx, conn, ninep.ClientConfig{Dialect: d, Msize: o.msize, Users: ninep.HostUsers(), Redial: connect})
 		if err == nil && !slices.Contains(dialects, c.Dialect()) {
 			c.Close()
 			err = fmt.Errorf("server speaks %v", c.Dialect())

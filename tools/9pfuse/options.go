@@ -25,7 +25,7 @@ var ignored = map[string]bool{
 	"rw": true, "dev": true, "suid": true, "exec": true, "atime": true, "async": true, "relatime": true, "norelatime": true,
 	"strictatime": true, "defaults": true, "auto": true, "noauto": true, "user": true, "nouser": true, "users": true,
 	"group": true, "owner": true, "nofail": true, "_netdev": true, "default_permissions": true, "diratime": true,
-	"lazytime": true, "nolazytime": true, "fsname": true, "subtype": true, "trans": true,
+	"lazytime": true, "nolazytime": true, "fsname": true, "subtype": true, "trans": true, "auto_cache": true, "big_writes": true,
 }
 
 // passed are options of mount(8) that the kernel gets.
@@ -83,6 +83,10 @@ func (o *options) set(name, value string) (err error) {
 			return fmt.Errorf("want none or loose")
 		}
 		m.Cache = value
+	case "direct_io":
+		m.Cache = ninefuse.CacheNone
+	case "kernel_cache":
+		m.Cache = ninefuse.CacheLoose
 	case "attr_timeout":
 		m.AttrTime, err = seconds(value)
 	case "entry_timeout":

@@ -13,9 +13,10 @@
 //
 // What the kernel may keep of a file is a matter of its qid's version: when the
 // version at an open is that of the open before, the pages are kept. Attributes
-// and names are believed for a second. A file that has no length or no version
-// (it is 0) when it is opened may be one that is made up as it is read, so that
-// reads of it go to the server, each as one request.
+// and names are believed for a second, but a length no longer than the version
+// stays. A file that never had a length, and whose version is 0, may be one that
+// is made up as it is read: reads of it go to the server, each as one request. A
+// version of 0 says nothing, and pages are kept while the file is open.
 //
 // In 9P2000 and 9P2000.u there are things that rename(2) and unlink(2) promise
 // and the protocol lacks: a file in the way of a rename is removed first, a

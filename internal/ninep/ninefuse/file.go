@@ -80,10 +80,15 @@ func (fs *FS) opened(n *node, g *ninep.File, fresh bool, out *fuse.OpenOut) {
 	h := &handle{node: n, file: g}
 	v := g.Qid().Vers
 	n.mu.Lock()
-	same := n.seen && n.version == v
+	same := n.seen && n.version == v && v != 0
+	changed := n.seen && n.version != v
 	n.version, n.seen = v, true
-	h.direct = !fresh && (n.size == 0 || v == 0)
+	n.plain = n.plain || fresh
+	h.direct = !n.plain && v == 0
 	n.mu.Unlock()
+	if changed && fs.server != nil {
+		fs.server.InodeNotify(n.id, -1, 0) // the length that the kernel knows may be old
+	}
 	switch {
 	case fs.cfg.Cache == CacheNone, h.direct:
 		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
@@ -187,7 +192,7 @@ func (fs *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint
 	}
 	n, err := h.file.WriteAt(request(cancel), data, int64(in.Offset))
 	h.node.mu.Lock()
-	h.node.size = max(h.node.size, int64(in.Offset)+int64(n))
+	h.node.sizeLocked(max(h.node.size, int64(in.Offset)+int64(n)))
 	h.node.mu.Unlock()
 	if n > 0 {
 		return uint32(n), fuse.OK

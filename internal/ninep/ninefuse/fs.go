@@ -76,10 +76,17 @@ type node struct {
 	mu      sync.Mutex // guards the fields below
 	fid     *fid
 	size    int64  // as last seen
+	plain   bool   // it has had a length, or was made here: nothing that is made up as it is read
 	version uint32 // of what the kernel may have pages of
 	seen    bool   // version means something
 	opens   int    // handles
 	hidden  *hidden
+}
+
+// sizeLocked notes the file's length. n.mu must be held.
+func (n *node) sizeLocked(size int64) {
+	n.size = size
+	n.plain = n.plain || size > 0
 }
 
 // A fid is an unopened file of the client's that several requests may be
@@ -254,7 +261,7 @@ func (fs *FS) enter(f *ninep.File, a *ninep.Attr, q ninep.Qid, out *fuse.EntryOu
 		fs.dropLocked(old)
 	}
 	n.fid = &fid{f, 1}
-	n.size = int64(a.Size)
+	n.sizeLocked(int64(a.Size))
 	n.mu.Unlock()
 
 	out.NodeId = n.id
@@ -353,7 +360,7 @@ func (fs *FS) stat(ctx context.Context, n *node, f *ninep.File, out *fuse.AttrOu
 		return err
 	}
 	n.mu.Lock()
-	n.size = int64(a.Size)
+	n.sizeLocked(int64(a.Size))
 	n.mu.Unlock()
 	fs.attr(&out.Attr, n, &a)
 	out.SetTimeout(fs.cfg.AttrTime)

@@ -3,10 +3,12 @@ package ninefuse
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"strata/internal/ninep"
 )
@@ -20,12 +22,19 @@ const (
 // A Mounted is a tree in the machine's file system.
 type Mounted struct {
 	server *fuse.Server
+	dir    string
 }
 
 // Mount puts the tree below root at dir, which is a directory, and serves it
 // until it is unmounted. It takes root. The client is the caller's again after
 // Wait.
 func Mount(dir string, client *ninep.Client, root *ninep.File, cfg Config) (*Mounted, error) {
+	switch st, err := os.Stat(dir); {
+	case err != nil:
+		return nil, fmt.Errorf("mount: %w", err)
+	case !st.IsDir():
+		return nil, fmt.Errorf("mount %s: %w", dir, syscall.ENOTDIR)
+	}
 	opts := &fuse.MountOptions{
 		FsName: cfg.Source, Name: "9pfuse", AllowOther: cfg.AllowOther, Options: slices.Clone(cfg.MountFlags),
 		MaxWrite: maxTransfer, MaxReadAhead: maxTransfer, MaxBackground: background, Debug: cfg.Debug,
@@ -53,7 +62,18 @@ func Mount(dir string, client *ninep.Client, root *ninep.File, cfg Config) (*Mou
 		server.Unmount()
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	return &Mounted{server}, nil
+	readAhead(dir)
+	return &Mounted{server, dir}, nil
+}
+
+// readAhead has the kernel read as far ahead as one transfer, instead of
+// 128 KiB, where that may be set: by root.
+func readAhead(dir string) {
+	var st syscall.Stat_t
+	if syscall.Stat(dir, &st) == nil {
+		name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+		os.WriteFile(name, fmt.Append(nil, maxTransfer>>10), 0)
+	}
 }
 
 // flagOf has the options of mount(8) that are flags of mount(2).
@@ -78,3 +98,18 @@ func (m *Mounted) Wait() { m.server.Wait() }
 
 // Unmount ends the mount. It fails while files are open.
 func (m *Mounted) Unmount() error { return m.server.Unmount() }
+
+// Detach takes the tree out of the machine's file system although files are
+// open. They can be used until the process ends, and Wait waits for them.
+func (m *Mounted) Detach() error {
+	if os.Geteuid() == 0 {
+		if err := unix.Unmount(m.dir, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("umount %s: %w", m.dir, err)
+		}
+		return nil
+	}
+	if out, err := exec.Command("fusermount3", "-u", "-z", "--", m.dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("fusermount3 -u -z %s: %w: %s", m.dir, err, out)
+	}
+	return nil
+}
