@@ -2,7 +2,6 @@ package ninep
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -130,12 +129,10 @@ func (c *conn) makeSpecial(ctx context.Context, at *place, name string, perm Mod
 	case ModeSymlink:
 		return symlink(ctx, at, name, ext)
 	case ModeDevice:
-		var kind rune
-		var dev Device
-		if n, err := fmt.Sscanf(ext, "%c %d %d", &kind, &dev.Major, &dev.Minor); n != 3 || err != nil || kind != 'b' && kind != 'c' {
-			return nil, ErrInvalid
+		dev, err := parseDevice(ext)
+		if err != nil {
+			return nil, err
 		}
-		dev.Block = kind == 'b'
 		return mknod(ctx, at, name, perm, dev)
 	case ModePipe, ModeSocket:
 		return mknod(ctx, at, name, perm, Device{})

@@ -294,3 +294,25 @@ func TestClientVersion(t *testing.T) {
 		t.Errorf("NewClient of a silent server: %v", err)
 	}
 }
+
+// TestClientDevice makes devices and looks at them, in the dialects that know
+// any.
+func TestClientDevice(t *testing.T) {
+	for _, d := range []ninep.Dialect{ninep.Unix, ninep.Linux} {
+		_, root := dial(t, newMemFS(), ninep.ClientConfig{Dialect: d})
+		for _, want := range []ninep.Device{{Block: true, Major: 7, Minor: 9}, {Major: 1, Minor: 300}} {
+			name := fmt.Sprint("dev", want.Major)
+			if err := root.Mknod(t.Context(), name, ninep.ModeDevice|0o600, want); err != nil {
+				t.Fatalf("%v: %v", d, err)
+			}
+			f, err := root.Walk(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, _, err := f.Attr(t.Context())
+			if got := ninep.UnpackDevice(a.Rdev, a.Mode&0o170000 == 0o060000); err != nil || got != want {
+				t.Errorf("%v: %v, %v, want %v", d, got, err, want)
+			}
+		}
+	}
+}

@@ -187,6 +187,17 @@ func (d Device) String() string {
 	return fmt.Sprintf("%c %d %d", kind, d.Major, d.Minor)
 }
 
+// parseDevice reads what String returns.
+func parseDevice(ext string) (Device, error) {
+	var kind rune
+	var d Device
+	if _, err := fmt.Sscanf(ext, "%c %d %d", &kind, &d.Major, &d.Minor); err != nil || kind != 'b' && kind != 'c' {
+		return Device{}, ErrInvalid
+	}
+	d.Block = kind == 'b'
+	return d, nil
+}
+
 // A Dir describes a file to every dialect. A tree fills in what it knows;
 // the zero value of the rest has a meaning.
 type Dir struct {

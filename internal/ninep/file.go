@@ -514,8 +514,11 @@ func (s *Stat) dir() Dir {
 		UID: s.UID, GID: s.GID, Muid: s.Muid,
 		Mtime: time.Unix(int64(s.Mtime), 0), Atime: time.Unix(int64(s.Atime), 0),
 	}
-	if d.Mode&ModeSymlink != 0 {
+	switch {
+	case d.Mode&ModeSymlink != 0:
 		d.Target = s.Ext
+	case d.Mode&ModeDevice != 0:
+		d.Device, _ = parseDevice(s.Ext) // of number 0, if that is no number
 	}
 	return d
 }
