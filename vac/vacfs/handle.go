@@ -104,6 +104,19 @@ func (h *fileHandle) ReadCached(p []byte, off int64) (n int, ok bool) {
 	return n, ok
 }
 
+// Lend implements ninep.Lender: blocks that are kept are sent from where they
+// are.
+func (h *fileHandle) Lend(bufs [][]byte, n int, off int64) (lent [][]byte, done func(), ok bool) {
+	r, err := h.fs.reader(h.file)
+	if err != nil {
+		return bufs, nil, false
+	}
+	if lent, ok = r.Lend(bufs, n, off); ok {
+		h.note(off, off+int64(n), false)
+	}
+	return lent, nil, ok
+}
+
 func (h *fileHandle) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	r, err := h.fs.reader(h.file)
 	if err != nil {
@@ -184,7 +197,7 @@ func (h *fileHandle) fetch(ctx context.Context, buf []byte, off int64) (cached b
 	if err != nil {
 		return true
 	}
-	if _, cached = r.ReadCached(buf, off); !cached {
+	if _, cached = r.Lend(nil, len(buf), off); !cached {
 		_, err = r.ReadAtContext(ctx, buf, off)
 	}
 	return cached || err != nil && err != io.EOF

@@ -15,43 +15,63 @@ type BlockCache interface {
 // if some block of it is not in memory. At the end of the file n is less than
 // len(p), or 0.
 func (r *Reader) ReadCached(p []byte, off int64) (n int, ok bool) {
-	if r.cache == nil || off < 0 {
+	var few [16][]byte
+	lent, ok := r.Lend(few[:0], len(p), off)
+	if !ok {
 		return 0, false
 	}
-	size, ds := r.Size(), int64(r.ptr.sh.dsize)
-	if off >= size {
-		return 0, true
-	}
-	p = p[:min(int64(len(p)), size-off)]
-	np := int64(r.ptr.sh.np)
-	var scores []byte // of the leaves from first on, under one pointer block
-	first := int64(-1)
-	for n < len(p) {
-		at := off + int64(n)
-		leaf, skip := at/ds, int(at%ds)
-		if base := leaf / np * np; base != first {
-			if scores, ok = r.cachedScores(base); !ok {
-				return 0, false
-			}
-			first = base
-		}
-		var block []byte
-		if s := scoreAt(scores, int(leaf-first)); !isHole(s) {
-			// One that is too long is for ReadAt to complain about.
-			if block, ok = r.cache.CachedBlock(s, r.ptr.sh.leaf); !ok || len(block) > int(ds) {
-				return 0, false
-			}
-		}
-		to := p[n:min(len(p), n+int(ds)-skip)]
-		m := 0
-		if skip < len(block) {
-			m = copy(to, block[skip:])
-		}
-		clear(to[m:])
-		n += len(to)
+	for _, b := range lent {
+		n += copy(p[n:], b)
 	}
 	return n, true
 }
+
+// Lend is ReadCached without copying: it appends to bufs the pieces of memory
+// that hold up to n bytes at off. They never change, and must not be changed.
+func (r *Reader) Lend(bufs [][]byte, n int, off int64) (lent [][]byte, ok bool) {
+	size, ds := r.Size(), int64(r.ptr.sh.dsize)
+	switch {
+	case r.cache == nil || off < 0:
+		return bufs, false
+	case off >= size:
+		return bufs, true
+	}
+	lent = bufs
+	np := int64(r.ptr.sh.np)
+	var scores []byte // of the leaves from first on, under one pointer block
+	first := int64(-1)
+	for end := off + min(int64(n), size-off); off < end; {
+		leaf, skip := off/ds, off%ds
+		if base := leaf / np * np; base != first {
+			if scores, ok = r.cachedScores(base); !ok {
+				return bufs, false
+			}
+			first = base
+		}
+		want := min(ds-skip, end-off)
+		off += want
+		if s := scoreAt(scores, int(leaf-first)); !isHole(s) {
+			// One that is too long is for ReadAt to complain about.
+			block, ok := r.cache.CachedBlock(s, r.ptr.sh.leaf)
+			if !ok || int64(len(block)) > ds {
+				return bufs, false
+			}
+			if have := min(int64(len(block))-skip, want); have > 0 {
+				lent = append(lent, block[skip:skip+have])
+				want -= have
+			}
+		}
+		for want > 0 {
+			m := min(want, int64(len(zeros)))
+			lent = append(lent, zeros[:m])
+			want -= m
+		}
+	}
+	return lent, true
+}
+
+// zeros are what holes are lent as. Nobody changes them.
+var zeros [8192]byte
 
 // cachedScores returns the scores of the leaves under the level-1 block that
 // begins with leaf.

@@ -59,6 +59,9 @@ func TestReadCached(t *testing.T) {
 				if !bytes.Equal(got[:k], want) {
 					t.Fatalf("%d bytes: %d at %d differ", size, n, off)
 				}
+				if lent, ok := r.Lend([][]byte{nil}, n, int64(off)); !ok || !bytes.Equal(bytes.Join(lent, nil), want) {
+					t.Fatalf("%d bytes: %d at %d lent differ", size, n, off)
+				}
 				cached++
 				continue
 			}
