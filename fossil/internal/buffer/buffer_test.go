@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 
 	"strata/fossil/internal/format"
@@ -758,4 +759,38 @@ func TestFault(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestConcurrent reads blocks and labels while updates change them, with a cache
+// that is too small.
+func TestConcurrent(t *testing.T) {
+	b := mustOpen(t, newPart(t, disk.NewMachine(), 4<<20, 1024), Config{Memory: 1})
+	defer mustClose(t, b)
+	ctx, stop := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				for a := range b.Blocks() {
+					l, err := b.Label(ctx, a)
+					if err == nil && l.InUse() {
+						_, err = b.Get(ctx, format.Local(a), l.Type, l.Tag)
+					}
+					if err != nil && ctx.Err() == nil && !errors.Is(err, ErrMismatch) {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range 200 {
+		if err := create(b, i%8, i+1, 1+i%200); err != nil {
+			t.Error(err)
+		}
+	}
+	stop()
+	readers.Wait()
+	settle(t, b)
+	check(t, b, 8)
 }

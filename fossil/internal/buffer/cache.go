@@ -39,12 +39,13 @@ func (k key) typ() format.Type {
 	return format.Type(k.level)
 }
 
-// A cached is a block in the cache, or on its way there.
+// A cached is a block in the cache, or on its way there. The cache's lock
+// guards what is below key and done.
 type cached struct {
 	key  key
-	data []byte // does not change; nil until done
-	err  error
 	done chan struct{} // closed when data or err is there
+	data []byte        // its bytes do not change; nil until done
+	err  error         // of the load
 
 	pins int           // reasons to keep it
 	elem *list.Element // its place in the order, if pins is 0 and it is there
@@ -90,8 +91,9 @@ func (c *cache) get(ctx context.Context, k key) ([]byte, error) {
 		e := c.blocks[k]
 		if e != nil && e.data != nil {
 			c.touchLocked(e)
+			data := e.data
 			c.mu.Unlock()
-			return e.data, nil
+			return data, nil
 		}
 		if e == nil {
 			e = &cached{key: k, done: make(chan struct{})}
@@ -107,9 +109,12 @@ func (c *cache) get(ctx context.Context, k key) ([]byte, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+		c.mu.Lock()
+		data, err := e.data, e.err
+		c.mu.Unlock()
 		// Another's load that was given up says nothing about this one.
-		if e.err == nil || !errors.Is(e.err, context.Canceled) && !errors.Is(e.err, context.DeadlineExceeded) {
-			return e.data, e.err
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+			return data, err
 		}
 	}
 }
