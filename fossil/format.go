@@ -11,6 +11,7 @@ import (
 	"strata/fossil/internal/stream"
 	"strata/internal/disk"
 	"strata/vac/meta"
+	"strata/venti"
 )
 
 // DefaultBlockSize is the block size of a file system that is not told one.
@@ -24,6 +25,11 @@ type FormatConfig struct {
 	BlockSize int              // 0 means DefaultBlockSize
 	Name      string           // at most 127 bytes; "" means vfs
 	Now       func() time.Time // nil means time.Now
+
+	// Score, unless it is zero, is that of an archive of a file system, on Venti,
+	// of which the new one is to be.
+	Venti venti.Store
+	Score venti.Score
 }
 
 // Format makes file a file system with the directories active, archive and
@@ -37,6 +43,12 @@ func Format(ctx context.Context, file disk.File, cfg FormatConfig) error {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if !cfg.Score.IsZero() {
+		if err := restore(ctx, file, cfg); err != nil {
+			return fmt.Errorf("format from vac:%v: %w", cfg.Score, err)
+		}
+		return nil
 	}
 	if err := buffer.Format(file, cfg.BlockSize, cfg.Name, format.NewEntry(cfg.BlockSize, true), 2); err != nil {
 		return fmt.Errorf("format: %w", err)
@@ -87,4 +99,112 @@ func makeRoot(ctx context.Context, file disk.File, now uint32) error {
 		})
 	})
 	return errors.Join(err, b.Close(ctx))
+}
+
+// restore makes file a file system of an archive, all of which stays on Venti.
+func restore(ctx context.Context, file disk.File, cfg FormatConfig) error {
+	if cfg.Venti == nil {
+		return ErrNoVenti
+	}
+	entries, err := archiveRoot(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	qid, err := archiveQids(ctx, cfg, entries[2])
+	if err != nil {
+		return err
+	}
+	if err := buffer.Format(file, cfg.BlockSize, cfg.Name, format.NewEntry(cfg.BlockSize, true), qid); err != nil {
+		return err
+	}
+	b, err := buffer.Open(file, buffer.Config{Venti: cfg.Venti})
+	if err != nil {
+		return err
+	}
+	err = b.Update(ctx, func(tx *buffer.Tx) error {
+		for i, e := range entries {
+			s, err := stream.Root().Create(tx, int64(i), e.Dir)
+			if err != nil {
+				return err
+			}
+			e.Gen = 0
+			if err := s.Set(tx, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return errors.Join(err, b.Close(ctx))
+}
+
+// archiveRoot returns the entries of an archive's root directory: its files,
+// their names, and its own attributes. Fossil's archives have them one level
+// further down.
+func archiveRoot(ctx context.Context, cfg FormatConfig) (list [3]format.Entry, err error) {
+	buf := make([]byte, venti.MaxBlockSize)
+	n, err := cfg.Venti.ReadBlock(ctx, cfg.Score, venti.RootType, buf)
+	if err != nil {
+		return list, err
+	}
+	root, err := venti.UnpackRoot(buf[:n])
+	if err != nil {
+		return list, err
+	}
+	if root.Type != "vac" {
+		return list, fmt.Errorf("root is of type %q, not vac", root.Type)
+	}
+	if n, err = cfg.Venti.ReadBlock(ctx, root.Score, venti.DirType, buf); err != nil {
+		return list, err
+	}
+	if n >= format.EntrySize && n <= 2*format.EntrySize {
+		e := format.EntryAt(buf, 0)
+		if e.Depth != 0 {
+			return list, fmt.Errorf("%w: root directory of depth %d", format.ErrEntry, e.Depth)
+		}
+		if n, err = cfg.Venti.ReadBlock(ctx, e.Root.Score(), venti.DirType, buf); err != nil {
+			return list, err
+		}
+	}
+	if n != len(list)*format.EntrySize {
+		return list, fmt.Errorf("root directory has %d bytes, want %d entries", n, len(list))
+	}
+	for i := range list {
+		list[i] = format.EntryAt(buf, i)
+		if err := list[i].Check(cfg.BlockSize); err != nil {
+			return list, fmt.Errorf("root directory: entry %d: %w", i, err)
+		}
+		if list[i].Dir != (i == 0) {
+			return list, fmt.Errorf("root directory: entry %d: %w", i, format.ErrEntry)
+		}
+	}
+	return list, nil
+}
+
+// archiveQids returns the first qid that is free in an archive, of whose root
+// directory's attributes that is the entry.
+func archiveQids(ctx context.Context, cfg FormatConfig, e format.Entry) (uint64, error) {
+	buf := make([]byte, e.DSize)
+	if e.Depth != 0 {
+		return 0, fmt.Errorf("attributes of the root directory: %w: depth %d", format.ErrEntry, e.Depth)
+	}
+	n, err := cfg.Venti.ReadBlock(ctx, e.Root.Score(), venti.DataType, buf)
+	if err != nil {
+		return 0, err
+	}
+	clear(buf[n:])
+	b, err := meta.Open(buf)
+	if err != nil {
+		return 0, err
+	}
+	if b.Len() == 0 {
+		return 0, fmt.Errorf("%w: no entry for the root directory", ErrBadMeta)
+	}
+	root, err := b.Entry(0)
+	if err != nil {
+		return 0, err
+	}
+	if !root.QidSpace || root.QidMax == 0 {
+		return 0, errors.New("bad root: no qid space, so it is not an archive of a file system")
+	}
+	return root.QidMax, nil
 }

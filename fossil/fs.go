@@ -27,7 +27,12 @@ type Config struct {
 	NoAtime  bool             // reading a file leaves no trace
 	Interval time.Duration    // what a crash may lose without a sync; 0 means 5 s
 	Now      func() time.Time // nil means time.Now
-	Log      *slog.Logger     // nil means none
+
+	// NoArchiver leaves it to callers of Archive when what waits is archived;
+	// else that is done as soon as it waits.
+	NoArchiver bool
+
+	Log *slog.Logger // nil means none
 }
 
 const defaultInterval = 5 * time.Second
@@ -42,6 +47,9 @@ type FS struct {
 	root    *File
 	stop    func() // ends workers
 	workers sync.WaitGroup
+
+	archiving sync.Mutex    // one archiver at a time; held while it waits for Venti, by nobody else
+	kick      chan struct{} // wakes the archiver
 
 	// Guarded by the buffer's lock.
 	files map[uint64]weak.Pointer[File] // of the active tree, by qid
@@ -69,7 +77,7 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open file system: %w", err)
 	}
-	fs := &FS{b: b, venti: cfg.Venti, cfg: cfg, log: log, files: map[uint64]weak.Pointer[File]{}, dirty: map[*File]struct{}{}}
+	fs := &FS{b: b, venti: cfg.Venti, cfg: cfg, log: log, kick: make(chan struct{}, 1), files: map[uint64]weak.Pointer[File]{}, dirty: map[*File]struct{}{}}
 	ctx, stop := context.WithCancel(context.Background())
 	fs.stop = stop
 	if err := fs.openRoot(ctx); err != nil {
@@ -79,6 +87,7 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 	}
 	if !cfg.ReadOnly {
 		fs.workers.Go(func() { fs.writeBack(ctx) })
+		fs.workers.Go(func() { fs.archiveAll(ctx) })
 	}
 	return fs, nil
 }

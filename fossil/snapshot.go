@@ -43,6 +43,12 @@ func (fs *FS) Snapshot(ctx context.Context, cfg SnapConfig) (path string, err er
 		return "", fmt.Errorf("snapshot: %w", translate(err))
 	}
 	fs.log.Info("snapshot", "path", path)
+	if cfg.Archive {
+		select {
+		case fs.kick <- struct{}{}:
+		default:
+		}
+	}
 	return path, nil
 }
 
@@ -245,17 +251,11 @@ func (fs *FS) SnapClean(ctx context.Context, age time.Duration) error {
 			low = min(low, s.Epoch)
 		}
 	}
-	// The trees that the archiver has or gets are nobody's snapshot.
-	for _, root := range []uint32{super.Next, super.Current} {
-		if root == format.None {
-			continue
-		}
-		l, err := fs.b.Label(ctx, root)
-		if err != nil {
-			return fmt.Errorf("clean snapshots: %w", translate(err))
-		}
-		low = min(low, l.Epoch)
+	oldest, err := fs.unarchived(ctx)
+	if err != nil {
+		return fmt.Errorf("clean snapshots: %w", err)
 	}
+	low = min(low, oldest)
 	if low > super.EpochLow {
 		if err := fs.SetEpochLow(ctx, low); err != nil {
 			return fmt.Errorf("clean snapshots: %w", err)
@@ -271,13 +271,39 @@ func (fs *FS) SnapClean(ctx context.Context, age time.Duration) error {
 	return nil
 }
 
-// SetEpochLow lets go of all snapshots from before an epoch.
+// SetEpochLow lets go of all snapshots from before an epoch. Those that are to
+// be archived must stay.
 func (fs *FS) SetEpochLow(ctx context.Context, low uint32) error {
+	oldest, err := fs.unarchived(ctx)
+	if err == nil && low > oldest {
+		err = fmt.Errorf("bad low epoch %d: the snapshot of %d is to be archived", low, oldest)
+	}
+	if err != nil {
+		return err
+	}
 	if err := translate(fs.b.SetEpochLow(ctx, low)); err != nil {
 		return err
 	}
 	fs.log.Info("snapshots are gone", "before", low)
 	return nil
+}
+
+// unarchived returns the oldest epoch of a tree that the archiver has or gets,
+// or that of the active tree.
+func (fs *FS) unarchived(ctx context.Context) (uint32, error) {
+	super := fs.b.Super()
+	oldest := super.EpochHigh
+	for _, root := range []uint32{super.Next, super.Current} {
+		if root == format.None {
+			continue
+		}
+		l, err := fs.b.Label(ctx, root)
+		if err != nil {
+			return 0, translate(err)
+		}
+		oldest = min(oldest, l.Epoch)
+	}
+	return oldest, nil
 }
 
 // forgetDead removes the names of dead snapshots below a directory, and the

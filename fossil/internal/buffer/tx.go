@@ -302,11 +302,12 @@ func (tx *Tx) Want(p format.Pointer, t format.Type) {
 		tx.have(scoreKey(p.Score(), t))
 	case addr < tx.b.h.Blocks():
 		tx.have(localKey(tx.b.h.Data + addr))
-		tx.wantLabel(addr)
+		tx.WantLabel(addr)
 	}
 }
 
-func (tx *Tx) wantLabel(addr uint32) {
+// WantLabel asks for the label of a block.
+func (tx *Tx) WantLabel(addr uint32) {
 	if block, _, err := tx.b.labelAt(addr); err == nil {
 		if k := localKey(block); !slices.Contains(tx.misses, k) {
 			tx.have(k)
@@ -470,6 +471,23 @@ func (tx *Tx) Drop(p format.Pointer, t format.Type, tag uint32) error {
 	return tx.close(addr, l, tx.super.EpochHigh)
 }
 
+// Archived notes that Venti has a block, all of it if whole is true, and that
+// its score stands where its address did in a block of an epoch. If that was
+// alone in pointing to it, it is closed.
+func (tx *Tx) Archived(addr uint32, whole, alone bool, epoch uint32) error {
+	l, err := tx.Label(addr)
+	if err != nil {
+		return err
+	}
+	if whole {
+		l.State |= format.Venti
+	}
+	if alone {
+		return tx.close(addr, l, epoch)
+	}
+	return tx.setLabel(addr, l)
+}
+
 // BlockSize returns the length of a block.
 func (tx *Tx) BlockSize() int { return tx.b.h.BlockSize }
 
@@ -552,7 +570,7 @@ func (tx *Tx) closeTree(addr uint32, t format.Type, in *intent, base int64, budg
 		if t.Level() == 1 {
 			for i := first; i < np && i < first+int64(*budget); i++ {
 				if a, ok := format.PointerAt(data, int(i)).Addr(); ok {
-					tx.wantLabel(a)
+					tx.WantLabel(a)
 				}
 			}
 			if err := tx.Missing(); err != nil {

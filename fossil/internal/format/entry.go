@@ -137,6 +137,13 @@ func (e *Entry) Check(blockSize int) error {
 	return nil
 }
 
+// ToVenti returns the entry when its tree is on Venti.
+func (e *Entry) ToVenti(s venti.Score) Entry {
+	v := *e
+	v.Local, v.Archive, v.Snap, v.Tag, v.Root = false, false, 0, 0, Pointer(s)
+	return v
+}
+
 // Venti returns the entry as Venti is given it.
 func (e *Entry) Venti() venti.Entry {
 	v := venti.Entry{Gen: e.Gen, PSize: e.PSize, DSize: e.DSize, Depth: e.Depth, Size: e.Size, Score: e.Root.Score()}
