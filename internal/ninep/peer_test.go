@@ -26,9 +26,9 @@ func pattern(n int) []byte {
 	return b
 }
 
-// Test9fansClient has 9fans.net/go's client for 9P2000 make, read, change and
+// Test9fansClientWorks has 9fans.net/go's client for 9P2000 make, read, change and
 // remove files.
-func Test9fansClient(t *testing.T) {
+func Test9fansClientWorks(t *testing.T) {
 	conn, err := client.NewConn(serve(t, newMemFS(), ninep.Config{}))
 	if err != nil {
 		t.Fatal(err)
@@ -104,9 +104,9 @@ func Test9fansClient(t *testing.T) {
 	}
 }
 
-// TestP9Client has hugelgupf/p9's client for 9P2000.L do the same, and what
+// TestP9ClientWorksButForLock has hugelgupf/p9's client for 9P2000.L do the same, and what
 // else that dialect has.
-func TestP9Client(t *testing.T) {
+func TestP9ClientWorksButForLock(t *testing.T) {
 	users := ninep.NewUsers(map[string]uint32{"adm": 5, "glenda": 1000})
 	c, err := p9.NewClient(serve(t, newMemFS(), ninep.Config{Users: users}), p9.WithMessageSize(256<<10))
 	if err != nil {
