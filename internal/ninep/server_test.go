@@ -564,11 +564,16 @@ func TestMsize(t *testing.T) {
 	}
 }
 
-// TestManyFids has 10,000 fids in use, and none more than allowed.
+// TestManyFids has 10,000 fids in use, and none more than allowed; when the
+// client has gone they take no memory.
 func TestManyFids(t *testing.T) {
-	fs := newMemFS()
 	const most = 10000
-	p := newPeer(t, serve(t, fs, ninep.Config{MaxFids: most}))
+	fs := newMemFS()
+	before := heap()
+	near, far := socketPair(t)
+	ended := make(chan error, 1)
+	go func() { ended <- ninep.NewServer(fs, ninep.Config{MaxFids: most}).ServeConn(context.Background(), far) }()
+	p := newPeer(t, near)
 	p.start(ninep.Linux, 8192)
 	go func() {
 		for i := range uint32(most - 1) {
@@ -586,6 +591,16 @@ func TestManyFids(t *testing.T) {
 	}
 	p.must(ninep.Fcall{Type: ninep.Tclunk, Fid: 77})
 	p.must(ninep.Fcall{Type: ninep.Twalk, Fid: 1, Newfid: most + 2})
+	if used := heap() - before; used < most*100 {
+		t.Errorf("%d fids take %d bytes: that is no measure", most, used)
+	}
+	near.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if more := heap() - before; more > 256<<10 {
+		t.Errorf("%d bytes more are in use than before", more)
+	}
 }
 
 // heap returns how many bytes are in use, pools emptied.

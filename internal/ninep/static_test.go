@@ -143,3 +143,38 @@ func TestReadOnly(t *testing.T) {
 		})
 	}
 }
+
+// TestNotStored asks a tree that can be written for what it does not store.
+func TestNotStored(t *testing.T) {
+	dir := &stuckDir{Node: ninep.NewDir(ninep.Dir{Name: "/"}, map[string]ninep.Node{
+		"file": ninep.NewFile(ninep.Dir{Name: "file", Qid: ninep.Qid{Path: 2}}, block(nil)),
+		"sub":  ninep.NewDir(ninep.Dir{Name: "sub", Qid: ninep.Qid{Path: 3}}, nil),
+	})}
+	p := newPeer(t, serve(t, fixedFS{dir}, ninep.Config{}))
+	p.start(ninep.Linux, 8192)
+	p.must(ninep.Fcall{Type: ninep.Twalk, Fid: 1, Newfid: 2, Names: []string{"file"}})
+	p.must(ninep.Fcall{Type: ninep.Twalk, Fid: 1, Newfid: 3, Names: []string{"sub"}})
+	for text, errno := range map[string]uint32{
+		`Tsymlink fid 1 name "x" target "y"`:                      95,
+		`Tmknod fid 1 name "x" perm 060600`:                       95,
+		`Tmknod fid 1 name "x" perm 010600`:                       95,
+		`Tlink newfid 1 fid 2 name "x"`:                           95,
+		`Txattrwalk fid 2 newfid 9 name "user.x"`:                 95,
+		`Txattrcreate fid 2 name "user.x" size 1`:                 95,
+		`Trenameat fid 1 name "file" newfid 3 newname "file"`:     18,
+		`Trename fid 2 newfid 3 name "file"`:                      18,
+		`Tunlinkat fid 1 name "file"`:                             30,
+		`Tstatfs fid 1`:                                           0,
+		`Tlock fid 2 type 1 start 0 length 0 proc 1 client "a"`:   9, // it is not open
+		`Tgetlock fid 2 type 1 start 0 length 0 proc 1 client ""`: 9,
+	} {
+		f, err := ninep.ParseText(text, ninep.Linux)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Tag = 1
+		if r := p.call(f); r.Errno != errno {
+			t.Errorf("%s: %s", text, r.Text(ninep.Linux))
+		}
+	}
+}
