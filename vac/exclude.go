@@ -112,7 +112,8 @@ func compile(pattern string) (*regexp.Regexp, error) {
 			if n == 0 {
 				n = len(p)
 			}
-			b.WriteString(regexp.QuoteMeta(p[:n]))
+			// Bytes that are no UTF-8 stand for any such byte.
+			b.WriteString(regexp.QuoteMeta(string([]rune(p[:n]))))
 			p = p[n:]
 		}
 	}

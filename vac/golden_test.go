@@ -218,6 +218,9 @@ func TestGoldenArchives(t *testing.T) {
 				compare("", a.Root)
 				walkTree(t, a.Root, func(f *vac.File) {
 					compare(runes(f.Path()), f)
+					if n++; n%7 > 0 {
+						return // reading is what takes time
+					}
 					if got, err := f.Parent().Walk(t.Context(), f.Name); err != nil || got.DirEntry != f.DirEntry {
 						t.Errorf("walk to %s: %v", f.Path(), err)
 					}

@@ -53,6 +53,12 @@ func openat(dir int, name string, flags int) (fd int, err error) {
 	}
 }
 
+// sized tells whether the file still says that it is as long as st.
+func (f *hostFile) sized(st *unix.Stat_t) bool {
+	var now unix.Stat_t
+	return unix.Fstat(f.fd, &now) == nil && now.Size == st.Size
+}
+
 func (f *hostFile) close() { unix.Close(f.fd) }
 
 // ReadAt implements io.ReaderAt.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +26,7 @@ const (
 	// statShare is how many files of a directory are looked at by one goroutine.
 	statShare = 256
 	// maxTries is how often a file that becomes shorter is read again.
-	maxTries = 5
+	maxTries = 4
 )
 
 // A dirNode is a directory on its way into the archive.
@@ -534,6 +536,14 @@ func (a *archiver) storeOpen(ctx context.Context, c *child, it *item, f *hostFil
 	case f.short.Load() && try < maxTries:
 		a.progress(-told)
 		return false, true, nil
+	case f.short.Load() && f.sized(st):
+		// It is as long as ever, but ends before: a file of the system's own.
+		if c.data, stats, err = a.w.stream(ctx, io.NewSectionReader(f, 0, math.MaxInt64), old); err != nil {
+			return false, false, pathError("store", it.path, err)
+		}
+		a.progress(c.data.Size)
+		a.count(stats)
+		return true, false, nil
 	case f.short.Load():
 		a.fail(fmt.Errorf("%s: becomes shorter and shorter", it.path))
 		return false, false, nil
