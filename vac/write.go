@@ -79,8 +79,8 @@ func (w *writer) stream(ctx context.Context, src io.Reader, old *venti.Entry) (v
 	return markLocal(e, old, true), stats, errors.Join(copyErr, err)
 }
 
-// markLocal sets the flag in e that plan9port's vac leaves in what it stores:
-// where it changed a block after it had made it. The same tree has the flag
+// markLocal sets the flag in e that plan9port's vac leaves in what it stores,
+// but for empty streams and files of one full block. The same tree has the flag
 // that it had.
 func markLocal(e venti.Entry, old *venti.Entry, file bool) venti.Entry {
 	if old != nil {
@@ -90,7 +90,7 @@ func markLocal(e venti.Entry, old *venti.Entry, file bool) venti.Entry {
 			return *old
 		}
 	}
-	if e.Size > 0 && (e.Depth > 0 || e.Score != venti.EmptyScore && !(file && e.Size == int64(e.DSize))) {
+	if e.Size > 0 && !(file && e.Size == int64(e.DSize)) {
 		e.Flags |= venti.EntryLocal
 	}
 	return e
