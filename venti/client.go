@@ -32,7 +32,7 @@ const (
 // What a server sends is checked against the score that was asked for. An
 // error that the server reports has the server's text, and is one of this
 // package's errors where the text is known. When the connection is lost every
-// call fails with the cause; there is no reconnection.
+// call fails with ErrDisconnected and the cause; a Remote connects again.
 //
 // When a call's context ends the call returns at once. Its request may still
 // be served: a block may be written all the same.
@@ -177,10 +177,16 @@ func (c *Client) fail(err error) {
 	if c.err != nil {
 		return
 	}
-	c.err = fmt.Errorf("venti: connection: %w", err)
+	c.err = &connError{err}
 	close(c.done)
 	c.nc.Close()
 }
+
+// A connError is why a connection is gone.
+type connError struct{ cause error }
+
+func (e *connError) Error() string   { return "venti: connection: " + e.cause.Error() }
+func (e *connError) Unwrap() []error { return []error{ErrDisconnected, e.cause} }
 
 // cause returns why the client is broken.
 func (c *Client) cause() error {

@@ -1,6 +1,7 @@
 package venti
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -20,17 +21,16 @@ const service = "venti"
 // certificates, tls!host!port!ca=FILE!cert=FILE. An empty addr is $venti or,
 // where that is not set, DefaultAddr. ctx bounds the connecting only.
 func Dial(ctx context.Context, addr string) (*Client, error) {
-	if addr == "" {
-		addr = os.Getenv("venti")
-	}
-	if addr == "" {
-		addr = DefaultAddr
-	}
-	nc, err := netaddr.Dial(ctx, addr, service)
+	nc, err := netaddr.Dial(ctx, serverAddr(addr), service)
 	if err != nil {
 		return nil, err
 	}
 	return NewClient(ctx, nc)
+}
+
+// serverAddr returns addr or, if it is empty, the default.
+func serverAddr(addr string) string {
+	return cmp.Or(addr, os.Getenv("venti"), DefaultAddr)
 }
 
 // A ListenConfig says how to announce an address.

@@ -15,8 +15,11 @@
 // in for the other: a cache, a relay and the engine are all the same to their
 // users, and pass the same suite, ventitest.TestStore.
 //
-// Locks: Client.mu, outbox.mu (server.go) and the semaphores are never held
-// together, and no lock is held while reading from or writing to a connection.
+// A program that lives longer than its server takes a Remote, which dials
+// again.
+//
+// Locks: Client.mu, Remote.mu, peers.mu, bucket.mu, outbox.mu (server.go) and
+// the semaphores are never held together, and no lock is held while reading from or writing to a connection.
 //
 // Files larger than a block are trees of blocks: see package hashtree. The
 // disk engine behind a server is package store.

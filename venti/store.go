@@ -145,6 +145,11 @@ var (
 	ErrReadOnly = errors.New("read only")
 	ErrFull     = errors.New("no space left in arenas")
 
+	// ErrDisconnected is why a request of a Client has no answer: the connection is
+	// gone. ErrLost is what a Remote finds out at a sync.
+	ErrDisconnected = errors.New("connection is gone")
+	ErrLost         = errors.New("written blocks were lost")
+
 	// ErrCollision is why a block is not stored: another one has its score. It is
 	// noticed where the store can tell, see package store.
 	ErrCollision = errors.New("score collision")

@@ -176,8 +176,7 @@ func dialTLS(ctx context.Context, a Addr) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", a.text, err)
 	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", a.Address)
+	conn, err := dialer.DialContext(ctx, "tcp", a.Address)
 	if err != nil {
 		return nil, err
 	}
