@@ -1,10 +1,11 @@
 #!/bin/sh
-# The longer trials: power cuts on the simulated disk, kill -9 of a real
-# server, mounts, every fuzz target. $1 multiplies their length; with 20 a million
+# The longer trials: power cuts on the simulated disk, an index of a hundred
+# million entries (6 GB of disk), kill -9 of a real server, mounts, every fuzz target. $1 multiplies their length; with 20 a million
 # blocks go through servers that are killed.
 set -eu
 times=${1:-1}
 STRATA_TRIAL=$((times * 30)) go test -count=1 -timeout 30m -v ./venti/store
+STRATA_ENTRIES=100000000 go test -count=1 -timeout 30m -v -run '^TestManyEntries$' ./venti/store
 STRATA_TRIAL=$((times * 4)) go test -count=1 -timeout 30m -v ./fossil/...
 STRATA_TRIAL=$times go test -count=1 -timeout 30m -v ./tests/crash
 STRATA_TRIAL=$times go test -count=1 -timeout 60m -v ./tests/mount

@@ -24,6 +24,7 @@ import (
 	"strata/venti/internal/arena"
 	"strata/venti/internal/bloom"
 	"strata/venti/internal/index"
+	"strata/venti/ventitest"
 )
 
 // The tests of this file make a store whose index has many entries, of clumps
@@ -201,6 +202,8 @@ type manyResult struct {
 	Loaded           time.Duration   // the filter, in the background
 	Uncached, Cached time.Duration   // a look-up
 	FalseReads       int64           // reads of the index for absent scores
+	Ingest           time.Duration   // of new blocks, with a sync at the end
+	Flush            time.Duration   // of the index, after that
 	PeakBytes        int64           // of memory, by the kernel's count
 }
 
@@ -253,6 +256,9 @@ func TestManyEntries(t *testing.T) {
 	empty, full := run(false), run(true)
 	t.Logf("%d entries: a look-up takes 1 read and %v, cached none and %v; %d of %d absent scores took a read",
 		n, full.Uncached, full.Cached, full.FalseReads, manyLookups)
+	t.Logf("new blocks of 8 KiB, %d of them: %v and %v to flush the index; into an empty store %v and %v",
+		min(n/100, 20000), full.Ingest.Round(time.Millisecond), full.Flush.Round(time.Millisecond),
+		empty.Ingest.Round(time.Millisecond), empty.Flush.Round(time.Millisecond))
 	t.Logf("%d MiB of memory at most, of which the filter is %d", full.PeakBytes>>20, m.bloomSize>>20)
 	t.Logf("a start after a clean stop takes %v, of an empty store %v; the filter is loaded after %v", median(full.Opens), median(empty.Opens), full.Loaded)
 	if full.PeakBytes > 1<<30 {
@@ -346,6 +352,20 @@ func manyChild(t *testing.T, dir string) {
 		}
 		s.lumps.clear()
 	}
+	// New data: what it costs does not depend on what is there.
+	count := int(min(n/100, 20000))
+	seed := uint64(time.Now().UnixNano())
+	start = time.Now()
+	for i := range count {
+		mustWrite(t, s, venti.DataType, ventitest.Block(seed+uint64(i), 8192))
+	}
+	mustSync(t, s)
+	r.Ingest = time.Since(start)
+	start = time.Now()
+	if err := s.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r.Flush = time.Since(start)
 	mustClose(t, s)
 	for range 9 {
 		s, _, _, took := openMany(t, dir)
