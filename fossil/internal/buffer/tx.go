@@ -182,14 +182,16 @@ func (b *Buffer) try(privileged bool, f func(tx *Tx) error) (tx *Tx, wait <-chan
 	case len(tx.misses) > 0:
 	case errors.Is(err, errIntents):
 		wait = b.tidied
-	case errors.Is(err, ErrFull) && b.freeingLocked():
+	case !errors.Is(err, ErrFull):
+	case b.freeingLocked():
 		wait = b.soonLocked()
+	case len(b.intents) > len(b.stuck):
+		wait = b.tidied
 	}
 	return tx, wait, err
 }
 
-// freeingLocked tells whether a commit will give free blocks, or the closing
-// of a tree.
+// freeingLocked tells whether a commit will give free blocks.
 func (b *Buffer) freeingLocked() bool {
 	return len(b.running.freed) > 0 || b.committing != nil && len(b.committing.freed) > 0
 }
