@@ -2,6 +2,7 @@ package fossil
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -160,11 +161,10 @@ func (fs *FS) readable(ctx context.Context, score, top venti.Score) error {
 	if n, err = fs.venti.ReadBlock(ctx, top, venti.DirType, buf); err != nil {
 		return fmt.Errorf("read back root directory %v: %w", top, err)
 	}
-	for i := range min(n/format.EntrySize, 1) {
-		e := format.EntryAt(buf, i)
-		if ok, err := venti.HasBlock(ctx, fs.venti, e.Root.Score(), venti.Type(e.Type())); err != nil || !ok {
-			return fmt.Errorf("read back entry %d of the root directory, %v: %w", i, e.Root, errors.Join(err, venti.ErrNotFound))
-		}
+	clear(buf[n:]) // zeros at its end are not kept
+	e := format.EntryAt(buf, 0)
+	if ok, err := venti.HasBlock(ctx, fs.venti, e.Root.Score(), venti.Type(e.Type())); err != nil || !ok {
+		return fmt.Errorf("read back root directory %v: its entry %v: %w", top, e.Root, cmp.Or(err, venti.ErrNotFound))
 	}
 	return nil
 }

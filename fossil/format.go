@@ -156,7 +156,10 @@ func archiveRoot(ctx context.Context, cfg FormatConfig) (list [3]format.Entry, e
 	if n, err = cfg.Venti.ReadBlock(ctx, root.Score, venti.DirType, buf); err != nil {
 		return list, err
 	}
-	if n >= format.EntrySize && n <= 2*format.EntrySize {
+	// Zeros at the end of a block are not kept, so that it may be some bytes
+	// shorter than its entries.
+	clear(buf[n:])
+	if n <= 2*format.EntrySize {
 		e := format.EntryAt(buf, 0)
 		if e.Depth != 0 {
 			return list, fmt.Errorf("%w: root directory of depth %d", format.ErrEntry, e.Depth)
@@ -164,8 +167,9 @@ func archiveRoot(ctx context.Context, cfg FormatConfig) (list [3]format.Entry, e
 		if n, err = cfg.Venti.ReadBlock(ctx, e.Root.Score(), venti.DirType, buf); err != nil {
 			return list, err
 		}
+		clear(buf[n:])
 	}
-	if n != len(list)*format.EntrySize {
+	if n <= 2*format.EntrySize || n > len(list)*format.EntrySize {
 		return list, fmt.Errorf("root directory has %d bytes, want %d entries", n, len(list))
 	}
 	for i := range list {
