@@ -97,6 +97,7 @@ func (b *builder) build(ctx context.Context) error {
 	atOnce := max(1000, memory/int64(unsafe.Sizeof(Entry{})))
 	passes := uint64(max(1, (b.Count+atOnce-1)/atOnce))
 	step := uint32(max(1, (uint64(b.ix.Buckets)+passes-1)/passes))
+	b.want = forPass(b.Count, atOnce)
 	for _, s := range b.Sections {
 		for lo := s.Start; lo < s.Stop; {
 			hi := uint32(min(uint64(lo)+uint64(step), uint64(s.Stop)))

@@ -93,7 +93,7 @@ func (ix *Index) Check(ctx context.Context, c CheckConfig) (CheckResult, error) 
 	atOnce := max(1000, memory/int64(unsafe.Sizeof(Entry{})))
 	passes := uint64(max(1, (c.Count+atOnce-1)/atOnce))
 	step := uint32(max(1, (uint64(ix.Buckets)+passes-1)/passes))
-	k := checker{ix: ix, CheckConfig: c}
+	k := checker{ix: ix, CheckConfig: c, want: forPass(c.Count, atOnce)}
 	for lo := uint32(0); lo < ix.Buckets; {
 		hi := uint32(min(uint64(lo)+uint64(step), uint64(ix.Buckets)))
 		if err := k.pass(ctx, lo, hi); err != nil {
@@ -102,6 +102,12 @@ func (ix *Index) Check(ctx context.Context, c CheckConfig) (CheckResult, error) 
 		lo = hi
 	}
 	return k.result, nil
+}
+
+// forPass returns room for the entries of a pass, so that there is none for their
+// copies: some more than the mean, for passes are not all alike.
+func forPass(count, atOnce int64) []Entry {
+	return make([]Entry, 0, min(count, atOnce)/32*33+1000)
 }
 
 // A checker is a Check under way.
