@@ -24,6 +24,7 @@ const (
 	maxBytes     = 32 << 20 // of ServerConfig.MaxBytes, if it is 0
 	maxRequests  = 256      // in flight on a connection: as many as there are tags
 	minByteRate  = 64 << 10 // of ServerConfig.ByteRate: what a client has in flight passes in minutes
+	maxWaiting   = 8        // goroutines of a connection that wait for a request
 	maxSkip      = 16 << 20 // of an oversize message; a longer one ends the connection
 	requestBytes = 4 << 10  // what a request costs besides its block: a goroutine's stack and the like
 
@@ -210,16 +211,18 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 	// Requests outlive ctx for a little while, so that they can be answered.
 	requests, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := &serverConn{
-		srv:    s,
-		log:    log,
-		nc:     nc,
-		store:  s.store,
-		peer:   peer,
-		ctx:    requests,
-		stop:   ctx.Done(),
-		in:     newFrameReader(nc),
-		tags:   make(chan struct{}, maxRequests),
-		writes: new(sync.WaitGroup),
+		srv:     s,
+		log:     log,
+		nc:      nc,
+		store:   s.store,
+		peer:    peer,
+		ctx:     requests,
+		stop:    ctx.Done(),
+		in:      newFrameReader(nc),
+		tags:    make(chan struct{}, maxRequests),
+		next:    make(chan func()),
+		waiting: make(chan struct{}, maxWaiting),
+		writes:  new(sync.WaitGroup),
 	}
 	var rule string
 	if c.access, rule = accessOf(s.access, &who); c.access == readonly {
@@ -258,6 +261,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 		err = c.serve()
 		s.clients.remove(c)
 	}
+	close(c.next)
 	c.requests.Wait()
 	c.out.flush()
 	nc.Close()
@@ -287,7 +291,9 @@ type serverConn struct {
 	paced    int64        // bytes that the peer's rate knows of
 
 	tags     chan struct{}   // one for each request with a goroutine; those receive from it
-	requests sync.WaitGroup  // requests with a goroutine
+	requests sync.WaitGroup  // goroutines of requests
+	next     chan func()     // to those that wait for one; closed when no more will come
+	waiting  chan struct{}   // one for each of those, or for one that is about to
 	writes   *sync.WaitGroup // Twrites since the last Tsync, and one for all before it
 
 	out outbox // for all
@@ -421,7 +427,7 @@ func (c *serverConn) start(n int, f func()) bool {
 		<-c.tags
 		return false
 	}
-	c.requests.Go(func() {
+	run := func() {
 		f()
 		c.srv.room.Release(weight)
 		c.peer.room.Release(weight)
@@ -431,8 +437,28 @@ func (c *serverConn) start(n int, f func()) bool {
 			runtime.Gosched()
 		}
 		c.out.flush()
-	})
+	}
+	select {
+	case c.next <- run:
+	default:
+		c.requests.Go(func() { c.work(run) })
+	}
 	return true
+}
+
+// work runs requests until enough other goroutines wait for the next one. A
+// goroutine that is new to each request would have to grow its stack each time.
+func (c *serverConn) work(run func()) {
+	for run != nil {
+		run()
+		select {
+		case c.waiting <- struct{}{}:
+		default:
+			return
+		}
+		run = <-c.next
+		<-c.waiting
+	}
 }
 
 // acquire takes n from room, and tells whether it could before the server gave
