@@ -201,6 +201,11 @@ func connect(b *testing.B, path string) net.Conn {
 // mount opens the file f of a server through our client.
 func mount(b *testing.B, path, aname string, d ninep.Dialect, msize int) *ninep.File {
 	b.Helper()
+	return openNine(b, path, aname, d, msize, ninep.ORDWR)
+}
+
+func openNine(b *testing.B, path, aname string, d ninep.Dialect, msize int, mode ninep.OpenMode) *ninep.File {
+	b.Helper()
 	ctx := context.Background()
 	users := ninep.NewUsers(map[string]uint32{"root": uint32(os.Geteuid())})
 	c, err := ninep.NewClient(ctx, connect(b, path), ninep.ClientConfig{Dialect: d, Msize: msize, Users: users})
@@ -214,7 +219,7 @@ func mount(b *testing.B, path, aname string, d ninep.Dialect, msize int) *ninep.
 	}
 	f, err := root.Walk(ctx, "f")
 	if err == nil {
-		err = f.Open(ctx, ninep.ORDWR)
+		err = f.Open(ctx, mode)
 	}
 	if err != nil {
 		b.Fatal(err)
