@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"strings"
 )
 
@@ -46,7 +47,18 @@ func (c *conn) user(uname string, uid uint32) (string, error) {
 		return orNone(uname), nil
 	}
 	user, err := c.srv.cfg.User(c.rwc, uname)
+	if err != nil {
+		c.srv.cfg.Log.Warn("9p attach refused", "peer", remote(c.rwc), "err", err)
+	}
 	return orNone(user), err
+}
+
+// remote returns the address of the other end of a connection, or what it is.
+func remote(rwc io.ReadWriteCloser) string {
+	if nc, ok := rwc.(net.Conn); ok {
+		return nc.RemoteAddr().String()
+	}
+	return fmt.Sprintf("%T", rwc)
 }
 
 func (c *conn) auth(ctx context.Context, r *request) error {

@@ -39,7 +39,8 @@ type Config struct {
 	Users *Users
 
 	// User says who a client is that claims to be uname, on this connection. By
-	// default it is believed; nobody is NoUser.
+	// default it is believed; nobody is NoUser. An Identity has one that asks the
+	// kernel and looks at certificates.
 	User func(conn io.ReadWriteCloser, uname string) (string, error)
 
 	// Log is told of connections that break the protocol. Nil is quiet.
