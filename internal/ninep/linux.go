@@ -202,6 +202,9 @@ func (c *conn) setattr(ctx context.Context, r *request, at *place) error {
 	}
 	if valid&setSize != 0 {
 		if at.node.Qid().Dir() {
+			if _, err := at.node.Stat(ctx); err != nil { // it is gone, as a wstat would find
+				return err
+			}
 			return ErrIsDir
 		}
 		if a.Size > math.MaxInt64 {
