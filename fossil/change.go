@@ -92,6 +92,19 @@ func (f *File) create(tx *buffer.Tx, name string, mode meta.Mode, uid string) (*
 	return c, nil
 }
 
+// Symlink makes a symbolic link called name in the directory f: a file of
+// which the target is the contents. uid is who does.
+func (f *File) Symlink(ctx context.Context, name, target, uid string) (*File, error) {
+	var c *File
+	err := f.update(ctx, func(tx *buffer.Tx) (err error) {
+		if c, err = f.create(tx, name, meta.ModeLink|meta.ModePerm, uid); err != nil {
+			return err
+		}
+		return c.data.Write(tx, []byte(target), 0)
+	})
+	return c, err
+}
+
 // createStream makes a stream for a file of the directory f.
 func (f *File) createStream(tx *buffer.Tx, hint int64, dir bool, mode meta.Mode) (slot int64, gen uint32, err error) {
 	s, err := f.data.Create(tx, hint, dir)
@@ -120,6 +133,16 @@ func setNoArchive(tx *buffer.Tx, s *stream.Stream, no bool) error {
 // WriteAt writes p at off, or at the end of a file that can only be appended
 // to. uid is who does. After an error, n bytes were written.
 func (f *File) WriteAt(ctx context.Context, p []byte, off int64, uid string) (n int, err error) {
+	return f.write(ctx, p, off, false, uid)
+}
+
+// Append writes p at the end of the file, wherever that is by then. A large p
+// is written in pieces, between which others may append.
+func (f *File) Append(ctx context.Context, p []byte, uid string) (n int, err error) {
+	return f.write(ctx, p, 0, true, uid)
+}
+
+func (f *File) write(ctx context.Context, p []byte, off int64, end bool, uid string) (n int, err error) {
 	if f.IsDir() {
 		return 0, ErrNotFile
 	}
@@ -133,7 +156,7 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64, uid string) (n 
 				return err
 			}
 			at := off + int64(n)
-			if f.dir.Mode&meta.ModeAppend != 0 {
+			if end || f.dir.Mode&meta.ModeAppend != 0 {
 				e, err := f.data.Entry(tx)
 				if err != nil {
 					return err

@@ -13,28 +13,30 @@ import (
 	"strata/vac/meta"
 )
 
-// The errors that clients see. Their texts are those of Plan 9's Fossil.
+// The errors that clients see. Their texts are those of Plan 9's Fossil; where
+// package ninep has the same condition, with the words that Linux's client
+// knows for it, it is that error.
 var (
-	ErrNotExist     = &ninep.Error{Text: "file does not exist", Errno: syscall.ENOENT}
-	ErrExist        = &ninep.Error{Text: "file already exists", Errno: syscall.EEXIST}
-	ErrNotDir       = &ninep.Error{Text: "not a directory", Errno: syscall.ENOTDIR}
+	ErrNotExist     = ninep.ErrNotExist
+	ErrExist        = ninep.ErrExist
+	ErrNotDir       = ninep.ErrNotDir
+	ErrNotEmpty     = ninep.ErrNotEmpty
+	ErrRemoved      = ninep.ErrRemoved
+	ErrTooBig       = ninep.ErrTooBig
+	ErrFull         = ninep.ErrFull
+	ErrIO           = ninep.ErrIO
+	ErrOffset       = ninep.ErrBadOffset
+	ErrMode         = ninep.ErrBadMode
+	ErrNameTooLong  = ninep.ErrNameTooLong
+	ErrInside       = ninep.ErrInvalid
 	ErrNotFile      = &ninep.Error{Text: "not a file", Errno: syscall.EISDIR}
-	ErrNotEmpty     = &ninep.Error{Text: "directory not empty", Errno: syscall.ENOTEMPTY}
 	ErrReadOnly     = &ninep.Error{Text: "file is read only", Errno: syscall.EROFS}
 	ErrSnapReadOnly = &ninep.Error{Text: "snapshot is read only", Errno: syscall.EROFS}
-	ErrRemoved      = &ninep.Error{Text: "file has been removed", Errno: syscall.ESTALE}
 	ErrDeleted      = &ninep.Error{Text: "snapshot has been deleted", Errno: syscall.ESTALE}
 	ErrNotArchived  = &ninep.Error{Text: "file is not archived", Errno: syscall.EIO}
 	ErrRemoveRoot   = &ninep.Error{Text: "cannot remove root", Errno: syscall.EBUSY}
-	ErrTooBig       = &ninep.Error{Text: "file too big", Errno: syscall.EFBIG}
-	ErrFull         = &ninep.Error{Text: "disk is full", Errno: syscall.ENOSPC}
 	ErrVenti        = &ninep.Error{Text: "venti i/o error", Errno: syscall.EIO}
-	ErrIO           = &ninep.Error{Text: "i/o error", Errno: syscall.EIO}
-	ErrOffset       = &ninep.Error{Text: "illegal offset", Errno: syscall.EINVAL}
-	ErrMode         = &ninep.Error{Text: "illegal mode", Errno: syscall.EINVAL}
 	ErrName         = &ninep.Error{Text: "illegal path element", Errno: syscall.EINVAL}
-	ErrNameTooLong  = &ninep.Error{Text: "File name too long", Errno: syscall.ENAMETOOLONG}
-	ErrInside       = &ninep.Error{Text: "Invalid argument", Errno: syscall.EINVAL}
 	ErrBadMeta      = &ninep.Error{Text: "corrupted meta data", Errno: syscall.EIO}
 	ErrBadEntry     = &ninep.Error{Text: "corrupted file entry", Errno: syscall.EIO}
 	ErrBadLabel     = &ninep.Error{Text: "corrupted block label", Errno: syscall.EIO}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"iter"
+	"slices"
 
 	"strata/fossil/internal/buffer"
 	"strata/fossil/internal/format"
@@ -35,6 +36,16 @@ type Info struct {
 	Snap    uint32 // of the root of a snapshot, its epoch
 	Archive bool   // the snapshot is to be archived
 	OnVenti bool   // all contents are on Venti, and there are some
+	Cookie  uint64 // of an entry in a listing, where it is
+}
+
+// DirEntry returns what is known of f in memory, without waiting for anything.
+func (f *File) DirEntry() (e meta.DirEntry) {
+	f.fs.b.View(context.Background(), func(*buffer.Tx) error {
+		e = f.dir
+		return nil
+	})
+	return e
 }
 
 // IsDir tells whether f is a directory.
@@ -264,9 +275,14 @@ func (f *File) stat(tx *buffer.Tx) (Info, error) {
 // List yields what is in the directory f, in no order; what comes or goes
 // meanwhile may be among it or not. An entry whose file cannot be opened, like
 // that of a snapshot that is gone, is as its directory has it.
-func (f *File) List(ctx context.Context) iter.Seq2[Info, error] {
+func (f *File) List(ctx context.Context) iter.Seq2[Info, error] { return f.ListAfter(ctx, 0) }
+
+// ListAfter is List for what comes after the entry with a Cookie. An entry
+// keeps its cookie unless it is renamed or grows: its metadata block's number,
+// and that of its slot, which is not 0.
+func (f *File) ListAfter(ctx context.Context, cookie uint64) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
-		for n := int64(0); ; n++ {
+		for n := int64(cookie >> 32); ; n++ {
 			var list []Info
 			end := false
 			err := f.view(ctx, func(tx *buffer.Tx) (err error) {
@@ -280,8 +296,12 @@ func (f *File) List(ctx context.Context) iter.Seq2[Info, error] {
 			if end {
 				return
 			}
+			for i := range list {
+				list[i].Cookie = uint64(n)<<32 + uint64(list[i].Entry) + 1
+			}
+			slices.SortFunc(list, func(a, b Info) int { return cmp.Compare(a.Cookie, b.Cookie) })
 			for _, info := range list {
-				if !yield(info, nil) {
+				if info.Cookie > cookie && !yield(info, nil) {
 					return
 				}
 			}

@@ -143,6 +143,9 @@ func (fs *FS) Usage() (used, total int64) {
 	return int64(u) * int64(fs.b.BlockSize()), int64(t) * int64(fs.b.BlockSize())
 }
 
+// BlockSize returns how many bytes are in a block.
+func (fs *FS) BlockSize() int { return fs.b.BlockSize() }
+
 // Epochs returns the oldest epoch whose snapshot is kept, and that of the
 // active tree.
 func (fs *FS) Epochs() (low, high uint32) {
