@@ -296,13 +296,27 @@ func part(p []byte, i, size int) []byte {
 	return p[i*size:][:size]
 }
 
-// client puts the load on a file: large requests as one call, which the
-// client cuts, small ones from as many goroutines as are in flight.
+// client puts the load on a file: reads in order as a stream, writes in order
+// as large ones, which the client cuts, and others from as many goroutines as
+// are in flight.
 func (l nineLoad) client(b *testing.B, f *ninep.File, p []byte) {
 	ctx := context.Background()
 	do := f.ReadAt
 	if l.write {
 		do = f.WriteAt
+	}
+	if !l.random && !l.write {
+		for left := l.requests * l.size; left > 0; {
+			for p, err := range f.Stream(ctx, 0) {
+				if err != nil {
+					b.Fatal(err)
+				}
+				if left -= len(p); left <= 0 {
+					break
+				}
+			}
+		}
+		return
 	}
 	if !l.random {
 		for left := l.requests * l.size; left > 0; left -= len(p) {
