@@ -3,7 +3,7 @@ package fossil
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strings"
 	"syscall"
 
 	"strata/fossil/internal/buffer"
@@ -76,8 +76,24 @@ func translate(err error) error {
 			if t.whole {
 				return t.ours
 			}
-			return fmt.Errorf("%w: %w", t.ours, err)
+			return &coded{t.ours, err}
 		}
 	}
-	return fmt.Errorf("%w: %w", ErrIO, err)
+	return &coded{ErrIO, err}
 }
+
+// A coded is an error with the one of ours that clients see for it.
+type coded struct {
+	ours  *ninep.Error
+	cause error
+}
+
+func (e *coded) Error() string {
+	text := e.cause.Error()
+	if strings.HasPrefix(text, e.ours.Text) {
+		return text
+	}
+	return e.ours.Text + ": " + text
+}
+
+func (e *coded) Unwrap() []error { return []error{e.ours, e.cause} }

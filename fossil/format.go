@@ -71,6 +71,16 @@ func Format(ctx context.Context, file disk.File, cfg FormatConfig) error {
 	return nil
 }
 
+// Formatted tells whether file has the header of a file system.
+func Formatted(file disk.File) bool {
+	b := make([]byte, format.HeaderSize)
+	if disk.ReadFull(file, b, format.HeaderOffset) != nil {
+		return false
+	}
+	_, err := format.UnpackHeader(b, file.Size())
+	return err == nil
+}
+
 // makeRoot makes the streams of the root directory.
 func makeRoot(ctx context.Context, file disk.File, now uint32) error {
 	b, err := buffer.Open(file, buffer.Config{})

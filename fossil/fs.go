@@ -2,6 +2,7 @@ package fossil
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -93,7 +94,8 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 }
 
 // openRoot finds the root directory. Its streams are the first two of the root
-// stream; the third has its attributes.
+// stream; the third has its attributes. They may be on Venti: one who only
+// reads can do without them.
 func (fs *FS) openRoot(ctx context.Context) error {
 	top := stream.Root()
 	root := &File{fs: fs, data: top.Child(0, 0, true), meta: top.Child(1, 0, false), self: top.Child(2, 0, false)}
@@ -114,6 +116,10 @@ func (fs *FS) openRoot(ctx context.Context) error {
 		_, err = root.meta.Entry(tx)
 		return err
 	})
+	if errors.Is(err, buffer.ErrVenti) && fs.venti == nil && fs.cfg.ReadOnly {
+		root.dir = meta.DirEntry{Version: 9, Name: "root", Mode: meta.ModeDir | 0o555}
+		err = nil
+	}
 	if err != nil {
 		return translate(err)
 	}
@@ -152,6 +158,9 @@ func (fs *FS) Epochs() (low, high uint32) {
 	s := fs.b.Super()
 	return s.EpochLow, s.EpochHigh
 }
+
+// Last returns the score of the last archive, EmptyScore if there is none.
+func (fs *FS) Last() venti.Score { return fs.b.Super().Last }
 
 // now returns the time as files keep it.
 func (fs *FS) now() uint32 { return uint32(fs.cfg.Now().Unix()) }

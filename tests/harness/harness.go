@@ -32,11 +32,14 @@ func binDir() string { return filepath.Join(os.TempDir(), fmt.Sprintf("strata-bi
 
 var build = sync.OnceValues(func() (string, error) {
 	dir := binDir()
-	if err := os.MkdirAll(filepath.Join(dir, "venti"), 0o755); err != nil {
-		return "", err
+	for _, noun := range []string{"venti", "fossil"} {
+		if err := os.MkdirAll(filepath.Join(dir, noun), 0o755); err != nil {
+			return "", err
+		}
 	}
 	for _, args := range [][]string{
 		{"build", "-o", dir + "/venti/", "strata/venti/cmd/..."},
+		{"build", "-o", dir + "/fossil/", "strata/fossil/cmd/..."},
 		{"build", "-o", dir + "/", "strata/vac/cmd/...", "strata/vdisk/cmd/...", "strata/tools/..."},
 	} {
 		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
