@@ -13,6 +13,7 @@ import (
 
 	"strata/fossil"
 	"strata/internal/disk"
+	"strata/tests/harness"
 	"strata/vac/meta"
 )
 
@@ -147,6 +148,53 @@ func TestFlchkAgrees(t *testing.T) {
 				}
 				t.Log(used, total, flchk(t, part))
 			}
+		})
+	}
+}
+
+// TestFossilTools has each side's offline tools work on the other's partitions.
+func TestFossilTools(t *testing.T) {
+	ours := harness.Ours(t)
+	theirs := func(stdin, name string, args ...string) string {
+		t.Helper()
+		cmd := exec.Command(fossilBin(t, name), args...)
+		cmd.Stdin = strings.NewReader(stdin)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+		}
+		return string(out)
+	}
+	fossilBin(t, "flfmt")
+	for _, bs := range []string{"1024", "8192", "57344"} {
+		t.Run(bs, func(t *testing.T) {
+			part := filepath.Join(t.TempDir(), "part")
+			if err := disk.Create(part, 32<<20); err != nil {
+				t.Fatal(err)
+			}
+			theirs("", "flfmt", "-y", "-b", bs, "-l", "theirs", part)
+			t.Log(ours.Run(t, nil, "fossil/flchk", "-f", part))
+			d, err := disk.Open(part, disk.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			fs, err := fossil.Open(d, fossil.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			fossilWork(t, fs, rand.New(rand.NewPCG(2, 2)), 100)
+			if err := fs.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			// While the log matters, theirs keeps away.
+			if out, err := exec.Command(fossilBin(t, "flchk"), "-f", part).CombinedOutput(); err == nil && strings.Contains(string(out), "fsys blocks") {
+				t.Errorf("theirs opens a partition whose log matters:\n%s", out)
+			}
+			if err := fs.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			t.Log(flchk(t, part))
 		})
 	}
 }
