@@ -50,6 +50,7 @@ type upOptions struct {
 	SocketGroup string
 	Access      []string // rules for clients of Venti, in place of the configuration's
 	Limits      []string // and limits
+	Users       []string // rules of who clients of 9P are
 	HTTP        string   // address of the pages; empty for none
 	Logger      *slog.Logger
 	Recent      *logs.Recent // its last messages, for the pages; may be nil
@@ -83,6 +84,7 @@ func upCommand() *command.Command {
 			fs.BoolVar(&opt.Open, "open", false, "allow addresses that other machines reach and that ask for no certificate")
 			fs.StringVar(&opt.SocketMode, "socket-mode", "", "`mode` of the sockets, such as 0660 (default 0600, the owner alone)")
 			fs.StringVar(&opt.SocketGroup, "socket-group", "", "`group` of the sockets")
+			fs.StringArrayVar(&opt.Users, "user", nil, "`rule` of who a 9P client is: \"10.0.0.0/8 glenda\"; may be given again, see vdisk serve --help")
 			fs.StringArrayVar(&opt.Access, "access", nil, "`rule` of what a Venti client may do: \"readonly unix\"; may be given again, see venti --help")
 			fs.StringArrayVar(&opt.Limits, "limit", nil, "`limit` of what Venti clients take: \"requests 1000\"; may be given again, see venti --help")
 		},
@@ -123,17 +125,17 @@ type suite struct {
 	store  *store.Store
 	blocks *venti.Server
 	tree   *vdisk.Tree
+	disks  *ninep.Server
 	pages  *httpd.Handler // or nil
 	venti  []listener
 	vdisk  []listener
 	http   []listener // of pages
-	log    *slog.Logger
 }
 
 // openSuite opens dir, which it makes if it holds no store, and announces
 // its addresses.
 func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err error) {
-	s = &suite{dir: dir, log: opt.Logger}
+	s = &suite{dir: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -156,6 +158,13 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	if err != nil {
 		return s, err
 	}
+	users := ninep.HostUsers()
+	rules, err := ninep.ParseUserRules(opt.Users)
+	if err != nil {
+		return s, err
+	}
+	identity := &ninep.Identity{Users: users, Rules: rules}
+	s.disks = ninep.NewServer(s.tree, ninep.Config{Users: users, User: identity.User, Log: opt.Logger})
 	for _, a := range []struct {
 		service, tcp, socket string
 		told                 []string
@@ -242,9 +251,8 @@ func (s *suite) serve(ctx context.Context) error {
 	for _, l := range s.venti {
 		group.Go(func() error { return s.blocks.Serve(ctx, l) })
 	}
-	disks := ninep.NewServer(s.tree, ninep.Config{Log: s.log})
 	for _, l := range s.vdisk {
-		group.Go(func() error { return disks.Serve(ctx, l) })
+		group.Go(func() error { return s.disks.Serve(ctx, l) })
 	}
 	for _, l := range s.http {
 		group.Go(func() error { return s.pages.Serve(ctx, l) })

@@ -92,7 +92,7 @@ func TestUpAccess(t *testing.T) {
 	}
 	c.Close()
 	down()
-	for _, opt := range []upOptions{{SocketMode: "rw"}, {SocketGroup: "no-such-group"}, {Access: []string{"allow us"}}, {Limits: []string{"friends 3"}}} {
+	for _, opt := range []upOptions{{SocketMode: "rw"}, {SocketGroup: "no-such-group"}, {Access: []string{"allow us"}}, {Limits: []string{"friends 3"}}, {Users: []string{"us glenda"}}} {
 		opt.Local = true
 		if s, err := openSuite(t.Context(), dir, opt); err == nil {
 			t.Errorf("%+v was taken", opt)

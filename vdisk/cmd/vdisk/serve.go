@@ -27,8 +27,16 @@ const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L), read-only:
   /status                    what is open
 
 Each address is printed when it is announced: tcp!host!port, host:port,
-unix!/path or /path. Without -a they are the socket vdisk.sock in the current
-folder and tcp!127.0.0.1!5641.`
+unix!/path or /path, with attributes unix!/path!mode=0660!group=NAME and, for
+TLS, tls!host!port!cert=FILE!key=FILE!ca=FILE, where ca has signed the clients'
+certificates. Without -a they are the socket vdisk.sock in the current folder,
+its owner's alone, and tcp!127.0.0.1!5641.
+
+A client of a socket is the user of its process, one with a certificate the user
+whom its common name names; another of TCP is none. Root and who runs the server
+may attach as anybody. A --user rule goes before: "WHO USER...", where WHO is
+unix, uid=NUMBER, an address, a prefix or name=NAME in the certificate, and a USER
+of * is any.`
 
 // service is the port of a TCP address that has none.
 const service = "5641"
@@ -38,6 +46,7 @@ type server struct {
 	addrs       []string
 	images      int
 	open        bool
+	users       []string
 }
 
 func serveCommand() *command.Command {
@@ -49,7 +58,8 @@ func serveCommand() *command.Command {
 			fs.StringArrayVarP(&c.addrs, "addr", "a", nil, "`address` to announce; may be given again")
 			fs.StringVar(&c.files, "files", "", "`folder` to serve as /files")
 			fs.IntVar(&c.images, "images", 0, "how many disks are kept open; 0 means 32")
-			fs.BoolVar(&c.open, "open", false, "allow addresses that other machines can reach; there is no authentication")
+			fs.BoolVar(&c.open, "open", false, "allow addresses that other machines can reach and that ask for no certificate")
+			fs.StringArrayVar(&c.users, "user", nil, "`rule` of who a client is, such as \"10.0.0.0/8 glenda\"; may be given again")
 		},
 		Run: c.run,
 	}
@@ -62,6 +72,13 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 	if len(c.addrs) == 0 {
 		c.addrs = []string{"unix!vdisk.sock", "tcp!127.0.0.1!" + service}
 	}
+	rules, err := ninep.ParseUserRules(c.users)
+	if err != nil {
+		return command.Usagef("%v", err)
+	}
+	users := ninep.HostUsers()
+	identity := &ninep.Identity{Users: users, Rules: rules}
+	log := slog.New(slog.NewTextHandler(io.Stderr, nil))
 	archive, err := venti.Redial(ctx, c.host)
 	if err != nil {
 		return err
@@ -80,14 +97,14 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 		}
 	}()
 	for _, addr := range c.addrs {
-		ln, err := netaddr.Config{Open: c.open}.Listen(ctx, addr, service)
+		ln, err := netaddr.Config{Open: c.open, Logger: log}.Listen(ctx, addr, service)
 		if err != nil {
 			return err
 		}
 		lns = append(lns, ln)
 		fmt.Fprintln(io.Stdout, announced(ln.Addr()))
 	}
-	srv := ninep.NewServer(tree, ninep.Config{Log: slog.New(slog.NewTextHandler(io.Stderr, nil))})
+	srv := ninep.NewServer(tree, ninep.Config{Users: users, User: identity.User, Log: log})
 	group, ctx := errgroup.WithContext(ctx)
 	for _, ln := range lns {
 		group.Go(func() error { return srv.Serve(ctx, ln) })
