@@ -14,9 +14,12 @@
 //
 // The message formats are tables in fcall.go, the errors that both kinds of
 // client understand a table in error.go. conn.go has the connection: one
-// goroutine reads it; handle.go, classic.go and linux.go do what the messages
-// ask. text.go has messages as text, in which package ninetest holds
-// conversations.
+// goroutine reads it, and watch.go ends it when it is of no more use; handle.go,
+// classic.go and linux.go do what the messages ask. text.go has messages as
+// text, in which package ninetest holds conversations.
+//
+// A Client (client.go) has Files (file.go, special.go, stream.go) and one link:
+// a connection (link.go) or, within a process, the server itself (local.go).
 //
 // What the server keeps to, beyond the manual's section 5:
 //
@@ -28,8 +31,12 @@
 //     too long ends the connection.
 //   - Of a connection, no more than Config allows is in memory. What is too much
 //     waits, and can still be flushed.
+//   - A client that does not take its replies is cut off; one that is silent is
+//     asked by TCP whether it is there.
 //
-// Lock order: openFile.mu, fid.mu, conn.mu, then requestContext.mu. Only
-// openFile.mu is held while a tree works, and it orders the reads of one
-// directory.
+// Lock order of the server: openFile.mu, fid.mu, conn.mu, then
+// requestContext.mu. Only openFile.mu is held while a tree works, and it orders
+// the reads of one directory. Of the client: File.finding, Client.mu, then link.wmu
+// or link.mu. finding is held while the server is asked, by all who need the
+// answer, and wmu while a request is written.
 package ninep

@@ -86,6 +86,9 @@ func FuzzClient(f *testing.F) {
 		root.Open(t.Context(), ninep.OREAD)
 		root.ReadDir(t.Context())
 		root.ReadAt(t.Context(), make([]byte, 10000), 0)
+		root.WriteAt(t.Context(), make([]byte, 10000), 0)
+		for range root.Stream(t.Context(), 0) {
+		}
 		root.Stat(t.Context())
 	})
 }
