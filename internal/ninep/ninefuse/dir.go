@@ -26,7 +26,9 @@ func (fs *FS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut
 		return status(err)
 	}
 	defer done()
-	g, err := open(request(cancel), f, ninep.OREAD)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	g, err := open(ctx, f, ninep.OREAD)
 	if err != nil {
 		return status(err)
 	}
@@ -64,7 +66,9 @@ func (fs *FS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 	if h == nil {
 		return fuse.EBADF
 	}
-	entries, err := fs.list(request(cancel), h, in.Offset)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	entries, err := fs.list(ctx, h, in.Offset)
 	if err != nil {
 		return status(err)
 	}
@@ -81,7 +85,8 @@ const lookAhead = 32
 
 // ReadDirPlus implements fuse.RawFileSystem: a look-up comes with each entry.
 func (fs *FS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	ctx := request(cancel)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
 	h := fs.handle(in.Fh)
 	if h == nil {
 		return fuse.EBADF
@@ -133,9 +138,10 @@ func (fs *FS) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 }
 
 // make has do make name in a directory, and enters it.
-func (fs *FS) make(cancel <-chan struct{}, dirID uint64, name string, out *fuse.EntryOut, do func(context.Context, *ninep.File) error) fuse.Status {
-	ctx := request(cancel)
-	_, dir, done, err := fs.use(dirID)
+func (fs *FS) make(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut, do func(context.Context, *ninep.File) error) fuse.Status {
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	_, dir, done, err := fs.use(in.NodeId)
 	if err != nil {
 		return status(err)
 	}
@@ -148,14 +154,14 @@ func (fs *FS) make(cancel <-chan struct{}, dirID uint64, name string, out *fuse.
 
 // Mkdir implements fuse.RawFileSystem.
 func (fs *FS) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	return fs.make(cancel, in.NodeId, name, out, func(ctx context.Context, dir *ninep.File) error {
+	return fs.make(cancel, &in.InHeader, name, out, func(ctx context.Context, dir *ninep.File) error {
 		return dir.Mkdir(ctx, name, ninep.ModeFromUnix(in.Mode&^syscall.S_IFMT))
 	})
 }
 
 // Mknod implements fuse.RawFileSystem.
 func (fs *FS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
-	return fs.make(cancel, in.NodeId, name, out, func(ctx context.Context, dir *ninep.File) error {
+	return fs.make(cancel, &in.InHeader, name, out, func(ctx context.Context, dir *ninep.File) error {
 		if kind := in.Mode & syscall.S_IFMT; kind == syscall.S_IFREG || kind == 0 {
 			g, err := dir.Walk(ctx)
 			if err != nil {
@@ -174,7 +180,7 @@ func (fs *FS) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 
 // Symlink implements fuse.RawFileSystem.
 func (fs *FS) Symlink(cancel <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	return fs.make(cancel, in.NodeId, name, out, func(ctx context.Context, dir *ninep.File) error {
+	return fs.make(cancel, in, name, out, func(ctx context.Context, dir *ninep.File) error {
 		return dir.Symlink(ctx, name, target)
 	})
 }
@@ -186,19 +192,23 @@ func (fs *FS) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 		return status(err)
 	}
 	defer done()
-	return fs.make(cancel, in.NodeId, name, out, func(ctx context.Context, dir *ninep.File) error {
+	return fs.make(cancel, &in.InHeader, name, out, func(ctx context.Context, dir *ninep.File) error {
 		return dir.Link(ctx, target, name)
 	})
 }
 
 // Unlink implements fuse.RawFileSystem.
 func (fs *FS) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return fs.remove(request(cancel), in.NodeId, name, false)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	return fs.remove(ctx, in.NodeId, name, false)
 }
 
 // Rmdir implements fuse.RawFileSystem.
 func (fs *FS) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return fs.remove(request(cancel), in.NodeId, name, true)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	return fs.remove(ctx, in.NodeId, name, true)
 }
 
 func (fs *FS) remove(ctx context.Context, dirID uint64, name string, isDir bool) fuse.Status {
@@ -264,7 +274,8 @@ const renameNoReplace = 1
 
 // Rename implements fuse.RawFileSystem.
 func (fs *FS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldname, newname string) fuse.Status {
-	ctx := request(cancel)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
 	if in.Flags&^renameNoReplace != 0 {
 		return fuse.EINVAL
 	}

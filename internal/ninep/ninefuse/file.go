@@ -17,6 +17,15 @@ type handle struct {
 	list   listing
 }
 
+// request returns the context of a read or write. Those of a file that is made
+// up as it is read may wait for something that never comes: any signal ends
+// them.
+func (h *handle) request(cancel <-chan struct{}, pid uint32) *request {
+	r := newRequest(cancel, pid)
+	r.any = h.direct
+	return r
+}
+
 // newHandle gives f, which is open, a number. It takes f.
 func (fs *FS) newHandle(h *handle) uint64 {
 	h.node.mu.Lock()
@@ -60,7 +69,8 @@ func open(ctx context.Context, f *ninep.File, mode ninep.OpenMode) (*ninep.File,
 
 // Open implements fuse.RawFileSystem.
 func (fs *FS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	ctx := request(cancel)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
 	n, f, done, err := fs.use(in.NodeId)
 	if err != nil {
 		return status(err)
@@ -100,7 +110,8 @@ func (fs *FS) opened(n *node, g *ninep.File, fresh bool, out *fuse.OpenOut) {
 
 // Create implements fuse.RawFileSystem.
 func (fs *FS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	ctx := request(cancel)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
 	_, dir, done, err := fs.use(in.NodeId)
 	if err != nil {
 		return status(err)
@@ -156,11 +167,12 @@ func (fs *FS) openFound(ctx context.Context, n *node, in *fuse.CreateIn, out *fu
 
 // Read implements fuse.RawFileSystem.
 func (fs *FS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	ctx := request(cancel)
 	h := fs.handle(in.Fh)
 	if h == nil {
 		return nil, fuse.EBADF
 	}
+	ctx := h.request(cancel, in.Pid)
+	defer ctx.end()
 	buf = buf[:min(len(buf), int(in.Size))]
 	h.node.mu.Lock()
 	size := h.node.size
@@ -190,7 +202,9 @@ func (fs *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint
 	if h == nil {
 		return 0, fuse.EBADF
 	}
-	n, err := h.file.WriteAt(request(cancel), data, int64(in.Offset))
+	ctx := h.request(cancel, in.Pid)
+	defer ctx.end()
+	n, err := h.file.WriteAt(ctx, data, int64(in.Offset))
 	h.node.mu.Lock()
 	h.node.sizeLocked(max(h.node.size, int64(in.Offset)+int64(n)))
 	h.node.mu.Unlock()
@@ -206,7 +220,9 @@ func (fs *FS) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if h == nil {
 		return fuse.EBADF
 	}
-	return status(h.file.Sync(request(cancel)))
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	return status(h.file.Sync(ctx))
 }
 
 // Flush implements fuse.RawFileSystem: nothing is kept back that close(2)

@@ -102,21 +102,6 @@ type hidden struct {
 	name string
 }
 
-// A request is the context of one: done when the kernel gives it up.
-type request <-chan struct{}
-
-func (r request) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (r request) Done() <-chan struct{}       { return r }
-func (r request) Value(any) any               { return nil }
-func (r request) Err() error {
-	select {
-	case <-r:
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
 // status returns the errno that the kernel gets for err.
 func status(err error) fuse.Status {
 	var e *ninep.Error
@@ -335,7 +320,9 @@ func (fs *FS) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out
 		return status(err)
 	}
 	defer done()
-	_, err = fs.look(request(cancel), dir, name, out)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	_, err = fs.look(ctx, dir, name, out)
 	if s := status(err); s != fuse.ENOENT || fs.cfg.NegativeTime == 0 {
 		return s
 	}
@@ -351,7 +338,9 @@ func (fs *FS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.Attr
 		return status(err)
 	}
 	defer done()
-	return status(fs.stat(request(cancel), n, f, out))
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	return status(fs.stat(ctx, n, f, out))
 }
 
 func (fs *FS) stat(ctx context.Context, n *node, f *ninep.File, out *fuse.AttrOut) error {
@@ -369,7 +358,8 @@ func (fs *FS) stat(ctx context.Context, n *node, f *ninep.File, out *fuse.AttrOu
 
 // SetAttr implements fuse.RawFileSystem.
 func (fs *FS) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	ctx := request(cancel)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
 	n, f, done, err := fs.use(in.NodeId)
 	if err != nil {
 		return status(err)
@@ -422,7 +412,9 @@ func (fs *FS) Readlink(cancel <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.
 		return nil, status(err)
 	}
 	defer done()
-	target, err := f.Readlink(request(cancel))
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	target, err := f.Readlink(ctx)
 	return []byte(target), status(err)
 }
 
@@ -433,7 +425,9 @@ func (fs *FS) StatFs(cancel <-chan struct{}, in *fuse.InHeader, out *fuse.Statfs
 		return status(err)
 	}
 	defer done()
-	st, err := f.StatFS(request(cancel))
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	st, err := f.StatFS(ctx)
 	if err == nil {
 		*out = fuse.StatfsOut{
 			Blocks: st.Blocks, Bfree: st.Free, Bavail: st.Available, Files: st.Files, Ffree: st.FilesFree,

@@ -430,11 +430,14 @@ type static struct{ root ninep.Node }
 
 func (s static) Attach(context.Context, string, string) (ninep.Node, error) { return s.root, nil }
 
-// TestInterrupt gives up a read that would never end.
+// TestInterrupt signals a thread that reads what never comes: from a file that
+// is made up as it is read any signal ends that, from another one only that
+// which ends the process.
 func TestInterrupt(t *testing.T) {
 	blocked := make(chan struct{}, 8)
 	tree := ninep.NewDir(ninep.Dir{Name: "/", Mode: 0o555}, map[string]ninep.Node{
-		"event": ninep.NewFile(ninep.Dir{Name: "event", Mode: 0o444, Length: 1 << 20, Qid: ninep.Qid{Path: 2}}, waiting(blocked)),
+		"event": event{blocked},
+		"disk":  ninep.NewFile(ninep.Dir{Name: "disk", Mode: 0o444, Length: 1 << 20, Qid: ninep.Qid{Path: 3}}, waiting(blocked)),
 	})
 	dir := mount(t, static{tree}, ninep.Linux, ninefuse.Config{Cache: ninefuse.CacheNone})
 	f, err := os.Open(filepath.Join(dir, "event"))
@@ -461,6 +464,33 @@ func TestInterrupt(t *testing.T) {
 	if err := <-result; err != unix.EINTR {
 		t.Errorf("read ended with %v, want %v", err, unix.EINTR)
 	}
+	f.Close()
+
+	cmd := exec.Command("sh", "-c", `trap : USR1; exec dd bs=10 count=1 <"$1"`, "sh", filepath.Join(dir, "disk"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-blocked
+	// dd prints statistics and goes on; then it ends.
+	for _, sig := range []os.Signal{syscall.SIGUSR1, syscall.SIGTERM} {
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "terminated") {
+		t.Errorf("dd ended with %v", err)
+	}
+}
+
+// An event is a file without a length, and its own handle.
+type event struct{ waiting }
+
+func (e event) Qid() ninep.Qid                                             { return ninep.Qid{Path: 2} }
+func (e event) Walk(context.Context, string) (ninep.Node, error)           { return nil, ninep.ErrNotDir }
+func (e event) Open(context.Context, ninep.OpenMode) (ninep.Handle, error) { return e, nil }
+func (e event) Close(context.Context) error                                { return nil }
+func (e event) Stat(context.Context) (ninep.Dir, error) {
+	return ninep.Dir{Name: "event", Mode: 0o444, Qid: e.Qid()}, nil
 }
 
 // waiting is a Reader that tells of each read, which lasts until it is given

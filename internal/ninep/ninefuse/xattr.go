@@ -11,13 +11,15 @@ import (
 )
 
 // xattr answers with a value, or its length if dest has no room at all.
-func (fs *FS) xattr(cancel <-chan struct{}, id uint64, dest []byte, get func(context.Context, *ninep.File) ([]byte, error)) (uint32, fuse.Status) {
-	_, f, done, err := fs.use(id)
+func (fs *FS) xattr(cancel <-chan struct{}, in *fuse.InHeader, dest []byte, get func(context.Context, *ninep.File) ([]byte, error)) (uint32, fuse.Status) {
+	_, f, done, err := fs.use(in.NodeId)
 	if err != nil {
 		return 0, status(err)
 	}
 	defer done()
-	v, err := get(request(cancel), f)
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	v, err := get(ctx, f)
 	switch {
 	case err != nil:
 		return 0, status(err)
@@ -29,16 +31,24 @@ func (fs *FS) xattr(cancel <-chan struct{}, id uint64, dest []byte, get func(con
 	return uint32(copy(dest, v)), fuse.OK
 }
 
+// acl tells whether an attribute is an access control list. The kernel hands
+// these on as bytes; as the protocol has no word of what they do to a file's
+// mode, they are not supported, like in Linux's own client unless told otherwise.
+func acl(name string) bool { return strings.HasPrefix(name, "system.posix_acl_") }
+
 // GetXAttr implements fuse.RawFileSystem.
 func (fs *FS) GetXAttr(cancel <-chan struct{}, in *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	return fs.xattr(cancel, in.NodeId, dest, func(ctx context.Context, f *ninep.File) ([]byte, error) {
+	if acl(name) {
+		return 0, fuse.Status(syscall.EOPNOTSUPP)
+	}
+	return fs.xattr(cancel, in, dest, func(ctx context.Context, f *ninep.File) ([]byte, error) {
 		return f.Xattr(ctx, name)
 	})
 }
 
 // ListXAttr implements fuse.RawFileSystem.
 func (fs *FS) ListXAttr(cancel <-chan struct{}, in *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	n, s := fs.xattr(cancel, in.NodeId, dest, func(ctx context.Context, f *ninep.File) ([]byte, error) {
+	n, s := fs.xattr(cancel, in, dest, func(ctx context.Context, f *ninep.File) ([]byte, error) {
 		names, err := f.Xattrs(ctx)
 		if err != nil || len(names) == 0 {
 			return nil, err
@@ -53,12 +63,17 @@ func (fs *FS) ListXAttr(cancel <-chan struct{}, in *fuse.InHeader, dest []byte) 
 
 // SetXAttr implements fuse.RawFileSystem.
 func (fs *FS) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
+	if acl(name) {
+		return fuse.Status(syscall.EOPNOTSUPP)
+	}
 	_, f, done, err := fs.use(in.NodeId)
 	if err != nil {
 		return status(err)
 	}
 	defer done()
-	return status(f.SetXattr(request(cancel), name, value, int(in.Flags)))
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	return status(f.SetXattr(ctx, name, value, int(in.Flags)))
 }
 
 // RemoveXAttr implements fuse.RawFileSystem.
@@ -68,5 +83,7 @@ func (fs *FS) RemoveXAttr(cancel <-chan struct{}, in *fuse.InHeader, name string
 		return status(err)
 	}
 	defer done()
-	return status(f.RemoveXattr(request(cancel), name))
+	ctx := newRequest(cancel, in.Pid)
+	defer ctx.end()
+	return status(f.RemoveXattr(ctx, name))
 }
