@@ -34,31 +34,37 @@ func scale(t testing.TB) int {
 	return 3 * n
 }
 
-// programs holds what the tests have built.
-var programs = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "mount-bin") })
+// programs builds the commands that the tests run, static, once, and returns
+// their folder.
+var programs = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "mount-bin")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-o", dir+"/", "strata/tests/mount/guest", "strata/tools/9pfuse")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("%w: %s", err, text)
+	}
+	return dir, nil
+})
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := programs(); err == nil {
+	if dir, _ := programs(); dir != "" {
 		os.RemoveAll(dir)
 	}
 	os.Exit(code)
 }
 
-// build returns the path of a command of this module, which it builds, static.
-func build(t testing.TB, pkg string) string {
+// program returns the path of one of them.
+func program(t testing.TB, name string) string {
 	t.Helper()
 	dir, err := programs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := filepath.Join(dir, filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-o", out, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build %s: %v\n%s", pkg, err, text)
-	}
-	return out
+	return filepath.Join(dir, name)
 }
 
 // serve serves fs on a network's address until the test ends. When it does all

@@ -29,7 +29,7 @@ type guestMount struct {
 func abilities(version, dialect, cache string) workload.Abilities {
 	unix := dialect == "9p2000.u"
 	// Of the older dialects Linux 6.12 shares no mapping that can be written to.
-	can := workload.Abilities{Map: cache != "none" && version == "6.1", Links: unix, Symlinks: unix}
+	can := workload.Abilities{Removed: true, Map: cache != "none" && version == "6.1", Links: unix, Symlinks: unix}
 	if dialect == "9p2000.L" {
 		can = workload.Everything
 		can.Nano = false // it keeps seconds
@@ -103,7 +103,7 @@ func testLinux(t *testing.T, version string) {
 		return b
 	}
 	files := map[string]qemu.File{
-		"init":        {Mode: 0o100755, Data: read(build(t, "strata/tests/mount/guest"))},
+		"init":        {Mode: 0o100755, Data: read(program(t, "guest"))},
 		"config.json": {Mode: 0o100644, Data: job},
 		"bin/busybox": {Mode: 0o100755, Data: read(busybox)},
 	}

@@ -119,6 +119,9 @@ func appending(r *run) error {
 
 // unlinked goes on with files that have no name any more.
 func unlinked(r *run) error {
+	if !r.Can.Removed {
+		return nil
+	}
 	name := filepath.Join(r.dir, "f")
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -34,6 +34,8 @@ func renames(r *run) error {
 	}
 	if r.Can.Rename {
 		wg.Go(func() { errs[movers] = moveDir(at(1), rounds/2) })
+	}
+	if r.Can.Rename && r.Can.Removed {
 		wg.Go(func() { errs[movers+1] = replace(filepath.Join(r.dir, "now"), rounds/2) })
 	}
 	wg.Wait()

@@ -214,7 +214,7 @@ func (s *stresser) times(name string) error {
 
 // unlinked removes a file while it is open.
 func (s *stresser) unlinked(name string) error {
-	if s.localKind(name) != syscall.S_IFREG {
+	if !s.r.Can.Removed || s.localKind(name) != syscall.S_IFREG {
 		return nil
 	}
 	var read [2][]byte

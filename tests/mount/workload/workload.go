@@ -25,6 +25,7 @@ type Abilities struct {
 	Nlink    bool // their count
 	Symlinks bool
 	Rename   bool // into other directories and in the place of files
+	Removed  bool // files without a name go on to be themselves, also when another has the name
 	Map      bool // shared mappings that are written to
 	Xattrs   bool // user.*; without it they are EOPNOTSUPP
 	Fcntl    bool // locks of fcntl(2); those of flock(2) work everywhere
@@ -36,7 +37,7 @@ type Abilities struct {
 
 // Everything is what a tree over 9P2000.L can do.
 var Everything = Abilities{
-	Links: true, Nlink: true, Symlinks: true, Rename: true, Map: true, Xattrs: true, Fcntl: true, Locks: true, Shared: true, Nano: true, StatFS: true,
+	Links: true, Nlink: true, Symlinks: true, Rename: true, Removed: true, Map: true, Xattrs: true, Fcntl: true, Locks: true, Shared: true, Nano: true, StatFS: true,
 }
 
 // A Config says what to do where.
