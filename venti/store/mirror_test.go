@@ -327,3 +327,61 @@ func TestHealCrash(t *testing.T) {
 		}
 	}
 }
+
+// TestHealFault fails each operation in turn of a store that heals its blocks, a
+// read, write or sync: blocks may be corrupt then, and are never absent or another;
+// and after a restart all are there.
+func TestHealFault(t *testing.T) {
+	list := blocks(1, 40, 3000)
+	mirror := memoryOf(t, list)
+	sh := tiny
+	sh.further = true
+	start := spoilt(t, sh, list).Snapshot()
+	for _, kind := range []disk.OpKind{disk.OpRead, disk.OpWrite, disk.OpSync} {
+		for nth := int64(0); ; nth++ {
+			m := start.Restart()
+			var n atomic.Int64
+			m.SetHook(func(op disk.Op) error {
+				if op.Kind == kind && n.Add(1) == nth+1 {
+					return errFault
+				}
+				return nil
+			})
+			cfg := configOf(m)
+			cfg.Mirror = mirror
+			s, err := Open(t.Context(), cfg)
+			if err != nil && !errors.Is(err, errFault) {
+				t.Fatalf("%v %d: open: %v", kind, nth, err)
+			}
+			if err == nil {
+				buf := make([]byte, 3000)
+				for i, b := range list {
+					n, err := s.ReadBlock(t.Context(), venti.ScoreOf(b), venti.DataType, buf)
+					if err == nil && string(buf[:n]) != string(b) {
+						err = errDifferent
+					}
+					if err != nil && !errors.Is(err, errFault) && !errors.Is(err, venti.ErrCorrupt) {
+						t.Errorf("%v %d: block %d: %v", kind, nth, i, err)
+					}
+				}
+				s.Sync(t.Context()) // may fail, as may the close
+				s.Close()
+			}
+			done := n.Load() <= nth
+			m = m.Snapshot().Restart()
+			cfg = configOf(m)
+			cfg.Mirror = mirror
+			s = mustOpen(t, cfg)
+			for _, b := range list {
+				wantBlock(t, s, venti.DataType, b)
+			}
+			mustClose(t, s)
+			if done {
+				if nth < 3 {
+					t.Errorf("there were %d operations of kind %v", nth, kind)
+				}
+				break
+			}
+		}
+	}
+}
