@@ -17,6 +17,7 @@ import (
 
 	"strata/tests/harness"
 	"strata/venti"
+	"strata/venti/store"
 )
 
 // The benchmarks of this file put the same requests to our server and to
@@ -208,8 +209,14 @@ func (c *rawConn) latencies(scores []venti.Score, order []int) ([]time.Duration,
 func peers(b *testing.B) []harness.Suite { return []harness.Suite{harness.Plan9(b), harness.Ours(b)} }
 
 // peerServe starts a suite's server on a new store for some bytes, with caches
-// of so many, which plan9port takes from the file.
+// of so many.
 func peerServe(b *testing.B, s harness.Suite, space, cache int64) *harness.Server {
+	return s.Serve(b, peerStore(b, s, space, cache))
+}
+
+// peerStore makes the store of peerServe. plan9port takes the sizes of caches
+// from the file.
+func peerStore(b *testing.B, s harness.Suite, space, cache int64) *harness.Store {
 	const arena = 512 * mib
 	st := s.Format(b, arena, int(space/arena)+2)
 	conf, err := os.ReadFile(st.Conf())
@@ -220,7 +227,7 @@ func peerServe(b *testing.B, s harness.Suite, space, cache int64) *harness.Serve
 	if err := os.WriteFile(st.Conf(), []byte(text), 0o644); err != nil {
 		b.Fatal(err)
 	}
-	return s.Serve(b, st)
+	return st
 }
 
 // forgetFiles has the system forget what it has of files in memory. It needs
@@ -380,10 +387,27 @@ func BenchmarkPeerLatency(b *testing.B) {
 }
 
 // BenchmarkGroupCommit has one client, and then 64, write a block and sync,
-// over and over.
+// over and over: on this machine's disk, and on one whose syncs take 5 ms.
 func BenchmarkGroupCommit(b *testing.B) {
+	b.Run("this disk", func(b *testing.B) {
+		groupCommit(b, peerServe(b, harness.Ours(b), 8<<30, peerCache))
+	})
+	b.Run("5 ms", func(b *testing.B) {
+		strace, err := exec.LookPath("strace")
+		if err != nil {
+			b.Skip("no strace (package strace) to slow syncs down with")
+		}
+		if err := exec.Command(strace, "-o", os.DevNull, "true").Run(); err != nil {
+			b.Skipf("strace may not trace here: %v", err)
+		}
+		st := peerStore(b, harness.Ours(b), 8<<30, peerCache)
+		groupCommit(b, harness.Ours(b).ServeUnder(b, st, strace, "-f", "--seccomp-bpf", "-o", os.DevNull,
+			"-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=5000"))
+	})
+}
+
+func groupCommit(b *testing.B, srv *harness.Server) {
 	const each = 200
-	srv := peerServe(b, harness.Ours(b), 8<<30, peerCache)
 	rate := func(clients int, seed uint64) float64 {
 		l := newLoad(b, srv.Addr, clients, seed)
 		defer l.close()
@@ -429,4 +453,38 @@ func BenchmarkGroupCommit(b *testing.B) {
 	b.ReportMetric(one/n, "alone-syncs/s")
 	b.ReportMetric(many/one, "ratio")
 	b.ReportMetric(20, "wanted")
+}
+
+// BenchmarkStoreSize has 8 clients write new blocks and sync, and the server
+// index them, in a store of 1 GiB and in one of 100 GiB. Both are sparse files, and
+// as large as full ones: what is written to the large index is spread over 100 times
+// as many buckets.
+func BenchmarkStoreSize(b *testing.B) {
+	const blocks = 40_000
+	ours := harness.Ours(b)
+	sizes := [2]int64{1 << 30, 100 << 30}
+	var written, indexed [2]float64 // seconds
+	for n := range b.N {
+		for k := range sizes {
+			i := (k + n) % len(sizes)
+			dir := b.TempDir()
+			if _, err := store.Format(b.Context(), dir, store.FormatConfig{Space: sizes[i]}); err != nil {
+				b.Fatal(err)
+			}
+			srv := ours.Serve(b, &harness.Store{Dir: dir}, "-C", fmt.Sprint(peerCache), "-I", fmt.Sprint(peerCache))
+			l := newLoad(b, srv.Addr, 8, uint64(n))
+			written[i] += timed(func() { l.write(b, 0, blocks) })
+			l.close()
+			indexed[i] += timed(func() { srv.Stop(b) })
+			os.RemoveAll(dir)
+		}
+	}
+	total := float64(b.N * blocks)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(total/written[0], "1GiB-writes/s")
+	b.ReportMetric(total/written[1], "100GiB-writes/s")
+	b.ReportMetric(indexed[0]/total*1e6, "1GiB-µs-to-index")
+	b.ReportMetric(indexed[1]/total*1e6, "100GiB-µs-to-index")
+	b.ReportMetric(written[0]/written[1], "ratio")
+	b.ReportMetric(0.85, "wanted")
 }
