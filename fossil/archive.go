@@ -79,8 +79,12 @@ type scored struct {
 // Archive archives what waits for it, and returns the score of the last archive
 // that there is then, EmptyScore if there is none.
 func (fs *FS) Archive(ctx context.Context) (venti.Score, error) {
-	fs.archiving.Lock()
-	defer fs.archiving.Unlock()
+	select {
+	case fs.archiving <- struct{}{}:
+		defer func() { <-fs.archiving }()
+	case <-ctx.Done():
+		return fs.Last(), ctx.Err()
+	}
 	for {
 		super := fs.b.Super()
 		if super.Current == format.None && super.Next == format.None {

@@ -60,7 +60,7 @@ func (f *File) create(tx *buffer.Tx, name string, mode meta.Mode, uid string) (*
 	}
 	now, super := f.fs.now(), tx.Super()
 	e := meta.DirEntry{
-		Version: 9, Name: name, Qid: super.QID, UID: uid, GID: f.dir.GID, MID: uid,
+		Version: 9, Name: name, Qid: super.QID - f.offset(), UID: uid, GID: f.dir.GID, MID: uid,
 		Mtime: now, Ctime: now, Atime: now, Mode: mode,
 	}
 	super.QID++
@@ -233,8 +233,8 @@ func (f *File) unname(tx *buffer.Tx, uid string) error {
 	tx.OnPublish(func() {
 		f.removed = true
 		delete(f.fs.dirty, f)
-		if f.fs.known(f.dir.Qid) == f {
-			delete(f.fs.files, f.dir.Qid)
+		if qid := f.qid(); f.fs.known(qid) == f {
+			delete(f.fs.files, qid)
 		}
 	})
 	return nil
@@ -258,9 +258,9 @@ func (f *File) clri(tx *buffer.Tx, name, uid string) error {
 	if err != nil {
 		return err
 	}
-	c := f.fs.known(e.Qid)
-	if c == nil || c.parent != f || c.dir.Name != name {
-		c = f.child(&e, block)
+	c := f.child(&e, block)
+	if known := f.fs.known(c.qid()); known != nil && known.parent == f && known.dir.Name == name {
+		c = known
 	}
 	return c.unname(tx, uid)
 }
@@ -347,6 +347,17 @@ func (f *File) rename(tx *buffer.Tx, to *File, newname string, replace bool, uid
 		}
 		slot, gen := meta.Slot()
 		e.MEntry, e.MGen = uint32(slot), gen
+	}
+	// Qids stay what they are, whatever is added to them there.
+	switch shift := from.offset() - to.offset(); {
+	case shift == 0:
+	case f.IsDir():
+		if !e.QidSpace {
+			e.QidSpace, e.QidOffset = true, 0
+		}
+		e.QidOffset += shift
+	default:
+		e.Qid += shift
 	}
 	modernize(&e)
 	block, err := to.insert(tx, &e)

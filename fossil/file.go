@@ -29,7 +29,7 @@ type File struct {
 	removed bool
 }
 
-// Info describes a file.
+// Info describes a file. Its Qid is the one that is unique in the active tree.
 type Info struct {
 	meta.DirEntry
 	Size    int64  // 0 for directories
@@ -145,12 +145,10 @@ func (f *File) walk(tx *buffer.Tx, name string) (*File, error) {
 
 // open returns the file that an entry of the directory f describes.
 func (f *File) open(tx *buffer.Tx, e *meta.DirEntry, block int64) (*File, error) {
-	if !f.snap {
-		if c := f.fs.known(e.Qid); c != nil && c.parent == f && c.dir.Name == e.Name && !c.removed {
-			return c, nil
-		}
-	}
 	c := f.child(e, block)
+	if known := f.fs.known(c.qid()); !f.snap && known != nil && known.parent == f && known.dir.Name == e.Name && !known.removed {
+		return known, nil
+	}
 	if err := c.check(tx); err != nil {
 		return nil, err
 	}
@@ -187,6 +185,27 @@ func (f *File) path() string {
 		path = "/" + f.dir.Name + path
 	}
 	return cmp.Or(path, "/")
+}
+
+// offset returns what is added to the qids of f and of what is in it: a tree
+// that was grafted keeps the qids that it has, in a space of its own.
+func (f *File) offset() (n uint64) {
+	for ; f != nil; f = f.parent {
+		if f.dir.QidSpace {
+			n += f.dir.QidOffset
+		}
+	}
+	return n
+}
+
+// qid returns the number that f alone has in the active tree.
+func (f *File) qid() uint64 { return f.dir.Qid + f.offset() }
+
+// described returns the entry of f with that number.
+func (f *File) described() meta.DirEntry {
+	e := f.dir
+	e.Qid = f.qid()
+	return e
 }
 
 // accessed notes that f was read. It is called in views and updates.
@@ -265,7 +284,7 @@ func (f *File) Stat(ctx context.Context) (Info, error) {
 
 func (f *File) stat(tx *buffer.Tx) (Info, error) {
 	e, err := f.data.Entry(tx)
-	info := Info{DirEntry: f.dir, Snap: e.Snap, Archive: e.Archive, OnVenti: !e.Local && e.Root != format.Hole}
+	info := Info{DirEntry: f.described(), Snap: e.Snap, Archive: e.Archive, OnVenti: !e.Local && e.Root != format.Hole}
 	if !f.IsDir() {
 		info.Size = e.Size
 	}
@@ -335,7 +354,7 @@ func (f *File) listBlock(tx *buffer.Tx, n int64) (list []Info, end bool, err err
 		}
 		c := f.child(&e, n)
 		if !f.snap {
-			if known := f.fs.known(e.Qid); known != nil && known.parent == f && known.dir.Name == e.Name {
+			if known := f.fs.known(c.qid()); known != nil && known.parent == f && known.dir.Name == e.Name {
 				c = known
 			}
 		}
@@ -344,7 +363,7 @@ func (f *File) listBlock(tx *buffer.Tx, n int64) (list []Info, end bool, err err
 			return nil, false, missing
 		}
 		if err != nil {
-			info = Info{DirEntry: c.dir}
+			info = Info{DirEntry: c.described()}
 		}
 		list = append(list, info)
 	}

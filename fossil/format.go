@@ -151,19 +151,32 @@ func restore(ctx context.Context, file disk.File, cfg FormatConfig) error {
 // their names, and its own attributes. Fossil's archives have them one level
 // further down.
 func archiveRoot(ctx context.Context, cfg FormatConfig) (list [3]format.Entry, err error) {
-	buf := make([]byte, venti.MaxBlockSize)
-	n, err := cfg.Venti.ReadBlock(ctx, cfg.Score, venti.RootType, buf)
-	if err != nil {
-		return list, err
-	}
-	root, err := venti.UnpackRoot(buf[:n])
+	root, err := readRoot(ctx, cfg.Venti, cfg.Score)
 	if err != nil {
 		return list, err
 	}
 	if root.Type != "vac" {
 		return list, fmt.Errorf("root is of type %q, not vac", root.Type)
 	}
-	if n, err = cfg.Venti.ReadBlock(ctx, root.Score, venti.DirType, buf); err != nil {
+	return rootEntries(ctx, cfg.Venti, root, cfg.BlockSize)
+}
+
+// readRoot reads a root block.
+func readRoot(ctx context.Context, br venti.BlockReader, score venti.Score) (venti.Root, error) {
+	buf := make([]byte, venti.MaxBlockSize)
+	n, err := br.ReadBlock(ctx, score, venti.RootType, buf)
+	if err != nil {
+		return venti.Root{}, err
+	}
+	return venti.UnpackRoot(buf[:n])
+}
+
+// rootEntries returns the entries of the root directory below a vac root, for
+// blocks of so many bytes.
+func rootEntries(ctx context.Context, br venti.BlockReader, root venti.Root, blockSize int) (list [3]format.Entry, err error) {
+	buf := make([]byte, venti.MaxBlockSize)
+	n, err := br.ReadBlock(ctx, root.Score, venti.DirType, buf)
+	if err != nil {
 		return list, err
 	}
 	// Zeros at the end of a block are not kept, so that it may be some bytes
@@ -174,7 +187,7 @@ func archiveRoot(ctx context.Context, cfg FormatConfig) (list [3]format.Entry, e
 		if e.Depth != 0 {
 			return list, fmt.Errorf("%w: root directory of depth %d", format.ErrEntry, e.Depth)
 		}
-		if n, err = cfg.Venti.ReadBlock(ctx, e.Root.Score(), venti.DirType, buf); err != nil {
+		if n, err = br.ReadBlock(ctx, e.Root.Score(), venti.DirType, buf); err != nil {
 			return list, err
 		}
 		clear(buf[n:])
@@ -184,7 +197,7 @@ func archiveRoot(ctx context.Context, cfg FormatConfig) (list [3]format.Entry, e
 	}
 	for i := range list {
 		list[i] = format.EntryAt(buf, i)
-		if err := list[i].Check(cfg.BlockSize); err != nil {
+		if err := list[i].Check(blockSize); err != nil {
 			return list, fmt.Errorf("root directory: entry %d: %w", i, err)
 		}
 		if list[i].Dir != (i == 0) {
@@ -197,23 +210,7 @@ func archiveRoot(ctx context.Context, cfg FormatConfig) (list [3]format.Entry, e
 // archiveQids returns the first qid that is free in an archive, of whose root
 // directory's attributes that is the entry.
 func archiveQids(ctx context.Context, cfg FormatConfig, e format.Entry) (uint64, error) {
-	buf := make([]byte, e.DSize)
-	if e.Depth != 0 {
-		return 0, fmt.Errorf("attributes of the root directory: %w: depth %d", format.ErrEntry, e.Depth)
-	}
-	n, err := cfg.Venti.ReadBlock(ctx, e.Root.Score(), venti.DataType, buf)
-	if err != nil {
-		return 0, err
-	}
-	clear(buf[n:])
-	b, err := meta.Open(buf)
-	if err != nil {
-		return 0, err
-	}
-	if b.Len() == 0 {
-		return 0, fmt.Errorf("%w: no entry for the root directory", ErrBadMeta)
-	}
-	root, err := b.Entry(0)
+	root, err := rootAttributes(ctx, cfg.Venti, e)
 	if err != nil {
 		return 0, err
 	}
@@ -221,4 +218,26 @@ func archiveQids(ctx context.Context, cfg FormatConfig, e format.Entry) (uint64,
 		return 0, errors.New("bad root: no qid space, so it is not an archive of a file system")
 	}
 	return root.QidMax, nil
+}
+
+// rootAttributes returns the attributes of a root directory, which is the one
+// entry in the one block of a stream.
+func rootAttributes(ctx context.Context, br venti.BlockReader, e format.Entry) (meta.DirEntry, error) {
+	if e.Depth != 0 {
+		return meta.DirEntry{}, fmt.Errorf("attributes of the root directory: %w: depth %d", format.ErrEntry, e.Depth)
+	}
+	buf := make([]byte, e.DSize)
+	n, err := br.ReadBlock(ctx, e.Root.Score(), venti.DataType, buf)
+	if err != nil {
+		return meta.DirEntry{}, err
+	}
+	clear(buf[n:])
+	b, err := meta.Open(buf)
+	if err != nil {
+		return meta.DirEntry{}, err
+	}
+	if b.Len() == 0 {
+		return meta.DirEntry{}, fmt.Errorf("%w: no entry for the root directory", ErrBadMeta)
+	}
+	return b.Entry(0)
 }

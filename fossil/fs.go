@@ -49,7 +49,7 @@ type FS struct {
 	stop    func() // ends workers
 	workers sync.WaitGroup
 
-	archiving sync.Mutex    // one archiver at a time; held while it waits for Venti, by nobody else
+	archiving chan struct{} // has room for the one archiver
 	kick      chan struct{} // wakes the archiver
 
 	// Guarded by the buffer's lock.
@@ -78,7 +78,7 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open file system: %w", err)
 	}
-	fs := &FS{b: b, venti: cfg.Venti, cfg: cfg, log: log, kick: make(chan struct{}, 1), files: map[uint64]weak.Pointer[File]{}, dirty: map[*File]struct{}{}}
+	fs := &FS{b: b, venti: cfg.Venti, cfg: cfg, log: log, archiving: make(chan struct{}, 1), kick: make(chan struct{}, 1), files: map[uint64]weak.Pointer[File]{}, dirty: map[*File]struct{}{}}
 	ctx, stop := context.WithCancel(context.Background())
 	fs.stop = stop
 	if err := fs.openRoot(ctx); err != nil {
@@ -234,9 +234,10 @@ func (fs *FS) flush(ctx context.Context) error {
 // known returns the file of the active tree with a qid, if anybody uses it.
 func (fs *FS) known(qid uint64) *File { return fs.files[qid].Value() }
 
-// remember makes f the file of the active tree with its qid.
+// remember makes f the file of the active tree with its qid, which stays the
+// same wherever f goes.
 func (fs *FS) remember(f *File) {
-	qid := f.dir.Qid
+	qid := f.qid()
 	fs.files[qid] = weak.Make(f)
 	runtime.AddCleanup(f, func(qid uint64) {
 		fs.b.View(context.Background(), func(*buffer.Tx) error {

@@ -1,0 +1,144 @@
+package fossil
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"strata/internal/disk"
+	"strata/venti/ventitest"
+)
+
+// benchFS returns a file system in a file of the machine.
+func benchFS(b *testing.B, size int64, cfg Config) *FS {
+	b.Helper()
+	name := filepath.Join(b.TempDir(), "part")
+	if err := disk.Create(name, size); err != nil {
+		b.Fatal(err)
+	}
+	p, err := disk.Open(name, disk.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := Format(context.Background(), p, FormatConfig{}); err != nil {
+		b.Fatal(err)
+	}
+	cfg.Interval = time.Hour
+	fs, err := Open(p, cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := fs.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
+		p.Close()
+	})
+	return fs
+}
+
+func benchFile(b *testing.B, fs *FS) *File {
+	b.Helper()
+	dir, err := fs.Walk(b.Context(), "/active")
+	if err != nil {
+		b.Fatal(err)
+	}
+	f, err := dir.Create(b.Context(), "f", 0o644, "ken")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return f
+}
+
+// BenchmarkWrite64K writes a file from its beginning, without syncs.
+func BenchmarkWrite64K(b *testing.B) {
+	fs := benchFS(b, 2<<30, Config{Memory: 256 << 20})
+	f := benchFile(b, fs)
+	data := ventitest.Block(1, 64<<10)
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	off := int64(0)
+	for b.Loop() {
+		if _, err := f.WriteAt(b.Context(), data, off, "ken"); err != nil {
+			b.Fatal(err)
+		}
+		if off += int64(len(data)); off > 1<<30 {
+			off = 0
+		}
+	}
+}
+
+// BenchmarkOverwrite4K overwrites blocks of a file at random, with a sync each
+// 64.
+func BenchmarkOverwrite4K(b *testing.B) {
+	fs := benchFS(b, 1<<30, Config{Memory: 256 << 20})
+	f := benchFile(b, fs)
+	data := ventitest.Block(1, 1<<20)
+	for i := range int64(64) {
+		if _, err := f.WriteAt(b.Context(), data, i<<20, "ken"); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := fs.Sync(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(4096)
+	b.ReportAllocs()
+	n := int64(0)
+	for b.Loop() {
+		if _, err := f.WriteAt(b.Context(), data[:4096], n*7919%16384*4096, "ken"); err != nil {
+			b.Fatal(err)
+		}
+		if n++; n%64 == 0 {
+			if err := f.Sync(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+// BenchmarkRead64K reads a file that is in memory.
+func BenchmarkRead64K(b *testing.B) {
+	fs := benchFS(b, 1<<30, Config{Memory: 256 << 20})
+	f := benchFile(b, fs)
+	data := ventitest.Block(1, 1<<20)
+	for i := range int64(64) {
+		if _, err := f.WriteAt(b.Context(), data, i<<20, "ken"); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(64 << 10)
+	b.ReportAllocs()
+	n := int64(0)
+	for b.Loop() {
+		if _, err := f.ReadAt(b.Context(), data[:64<<10], n%1024*(64<<10)); err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+}
+
+// BenchmarkCreate makes empty files, 10,000 in a directory.
+func BenchmarkCreate(b *testing.B) {
+	fs := benchFS(b, 1<<30, Config{Memory: 64 << 20})
+	active, err := fs.Walk(b.Context(), "/active")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	var dir *File
+	n := 0
+	for b.Loop() {
+		if n%10000 == 0 {
+			if dir, err = active.Create(b.Context(), fmt.Sprint("dir", n), 0o755|1<<15, "ken"); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := dir.Create(b.Context(), fmt.Sprint("file", n), 0o644, "ken"); err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+}
