@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"strata/internal/disk"
 	"strata/vac"
@@ -295,4 +296,39 @@ func TestGoldenFossil(t *testing.T) {
 	if _, err := a.Root.Lookup(t.Context(), "/archive/2026/1122/adm/users"); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestAppendToFossil adds a day to what fossil has archived, beside the three
+// directories that are there.
+func TestAppendToFossil(t *testing.T) {
+	st := goldenStore(t, "fossil/archived8k.arenas.gz", "fossil/archived8k.isect.gz")
+	var super struct{ Archives []venti.Score }
+	if err := json.Unmarshal(goldenFile(t, "fossil/archived8k.super.json"), &super); err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, st, super.Archives[0])
+	dir := t.TempDir()
+	write(t, dir+"/f", []byte("contents"))
+	for _, name := range []string{"2026/1122", "2026/1122.1"} {
+		r, err := vac.Store(t.Context(), st, []string{dir + "/f"}, vac.Options{Daily: true, Append: a,
+			Now: time.Date(2026, 11, 22, 1, 0, 0, 0, time.UTC), Warn: func(err error) { t.Error(err) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a = open(t, st, r.Score)
+		for _, path := range []string{name + "/f", "active/adm/users", "archive", "snapshot"} {
+			if _, err := a.Root.Lookup(t.Context(), path); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	qids := map[uint64]string{}
+	walkTree(t, a.Root, func(f *vac.File) {
+		if strings.HasPrefix(f.Path(), "2026/") {
+			if other, ok := qids[f.FullQid()]; ok {
+				t.Errorf("%s and %s have qid %d", f.Path(), other, f.FullQid())
+			}
+		}
+		qids[f.FullQid()] = f.Path()
+	})
 }
