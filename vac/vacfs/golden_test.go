@@ -81,7 +81,7 @@ func goldenScores(t testing.TB) map[string]string {
 func TestGolden(t *testing.T) {
 	st, scores := goldenStore(t), goldenScores(t)
 	var all []vacfs.Archive
-	for _, name := range []string{"archive", "merged", "stdin", "exact-1k", "exact-archive-day2", "tree8k"} {
+	for _, name := range []string{"archive", "merged", "stdin", "exact-1k", "exact-archive-day2"} {
 		all = append(all, vacfs.Archive{Name: name, Source: scores[name]})
 	}
 	fs := newFS(t, st, vacfs.Config{NoPermissions: true}, all...)
