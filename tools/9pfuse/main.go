@@ -39,7 +39,8 @@ func newCommand() *command.Command {
 		Doc: `Mounts a 9P server on a directory, and goes on in the background when that is
 done. It asks for 9P2000.L and takes what the server has. fusermount3 -u, or
 umount, ends it, and so does SIGTERM, even while files are open. An address is
-tcp!host!port, host:port, unix!/path or /path.
+tcp!host!port, host:port, unix!/path, /path or, with certificates,
+tls!host!port!ca=FILE!cert=FILE.
 
 With 9pfuse in /usr/local/bin, mount(8) and fstab(5) work too:
 
