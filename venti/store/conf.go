@@ -122,27 +122,24 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 
 // openOverflow opens the overflow of an index, which it makes if there is none.
 func openOverflow(name string, cfg Config, open func(string) (disk.File, error)) (disk.File, error) {
-	if cfg.ReadOnly {
-		f, err := open(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil // it has no entries
+	if !cfg.ReadOnly {
+		var sections []*index.Section
+		for _, f := range cfg.Sections {
+			s, err := index.OpenSection(f)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", fileName(f), err)
+			}
+			sections = append(sections, s)
 		}
-		return f, err
-	}
-	var sections []*index.Section
-	for _, f := range cfg.Sections {
-		s, err := index.OpenSection(f)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", fileName(f), err)
-		}
-		sections = append(sections, s)
-	}
-	if len(sections) > 0 {
 		if err := index.CreateOverflow(name, sections); err != nil {
 			return nil, err
 		}
 	}
-	return open(name)
+	f, err := open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // it has no entries
+	}
+	return f, err
 }
 
 // ServerConf returns what a configuration says of who may use the store's

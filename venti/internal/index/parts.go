@@ -80,7 +80,7 @@ func OpenParts(c *config.Config, o disk.Options) (_ *Parts, err error) {
 			}
 		}
 		// One that is not there has no entries.
-		if p.Overflow, err = open(c.Overflow); err != nil && !(o.ReadOnly && errors.Is(err, fs.ErrNotExist)) {
+		if p.Overflow, err = open(c.Overflow); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
@@ -97,8 +97,12 @@ func (p *Parts) OpenIndex(c *config.Config) (*Index, error) {
 }
 
 // CreateOverflow makes the file for the overflow of an index of these sections
-// if it is not there, and makes it longer if it is too short for them.
+// if it is not there, and makes it longer if it is too short for them. It does
+// nothing for sections that are part of no index yet.
 func CreateOverflow(name string, sections []*Section) error {
+	if len(sections) == 0 || sections[len(sections)-1].Stop == 0 {
+		return nil
+	}
 	size := OverflowSize(sections)
 	fi, err := os.Stat(name)
 	switch {
