@@ -82,7 +82,7 @@ func (s *Store) flush(ctx context.Context) error {
 		err = s.flushLocked(ctx) // what came since
 	}
 	s.flushMu.Lock()
-	if err != nil && (s.flushErr == nil || err.Error() != s.flushErr.Error()) {
+	if err != nil && ctx.Err() == nil && (s.flushErr == nil || err.Error() != s.flushErr.Error()) {
 		s.log.Error("index flush", "err", err)
 	}
 	s.flushErr = err
