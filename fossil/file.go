@@ -27,6 +27,8 @@ type File struct {
 	block   int64 // of the parent's metadata that has the entry
 	index   *index
 	removed bool
+	next    int64 // where the last read ended
+	ahead   int64 // up to here was read ahead
 }
 
 // Info describes a file. Its Qid is the one that is unique in the active tree.
@@ -395,6 +397,7 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 			}
 			if pieces, err = f.data.Read(tx, off+int64(n), want); err == nil {
 				f.accessed()
+				f.readAhead(off+int64(n), want)
 			}
 			return err
 		})
@@ -411,6 +414,26 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 		}
 	}
 	return n, nil
+}
+
+// aheadBytes is how far a file that is read from one place on is read ahead:
+// enough for some round trips to Venti, or a disk's seek.
+const aheadBytes = 1 << 20
+
+// readAhead is told of a read of n bytes at off, in a view. If it began where
+// the last one ended, what follows is fetched.
+func (f *File) readAhead(off int64, n int) {
+	end := off + int64(n)
+	follows := off == f.next && off > 0
+	f.next = end
+	if !follows {
+		f.ahead = end
+		return
+	}
+	from := max(f.ahead, end)
+	if to := end + aheadBytes; to-from >= aheadBytes/2 && f.fs.fetch(f, from, int(to-from)) {
+		f.ahead = to
+	}
 }
 
 // Data returns the first range at or after off that is not a hole, or the size

@@ -52,9 +52,14 @@ type FS struct {
 	archiving chan struct{} // has room for the one archiver
 	kick      chan struct{} // wakes the archiver
 
+	// fetch has a part of a file read into memory, unless too many are already;
+	// then it returns false. It is called in views.
+	fetch func(f *File, off int64, n int) bool
+
 	// Guarded by the buffer's lock.
-	files map[uint64]weak.Pointer[File] // of the active tree, by qid
-	dirty map[*File]struct{}            // whose attributes in memory are newer
+	closed bool                          // nothing more is fetched
+	files  map[uint64]weak.Pointer[File] // of the active tree, by qid
+	dirty  map[*File]struct{}            // whose attributes in memory are newer
 }
 
 // Open opens the file system in file. The file is the caller's, and must not
@@ -81,6 +86,7 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 	fs := &FS{b: b, venti: cfg.Venti, cfg: cfg, log: log, archiving: make(chan struct{}, 1), kick: make(chan struct{}, 1), files: map[uint64]weak.Pointer[File]{}, dirty: map[*File]struct{}{}}
 	ctx, stop := context.WithCancel(context.Background())
 	fs.stop = stop
+	fs.fetch = fs.fetcher(ctx)
 	if err := fs.openRoot(ctx); err != nil {
 		stop()
 		b.Close(context.Background())
@@ -175,6 +181,10 @@ func (fs *FS) Sync(ctx context.Context) error {
 
 // Close makes all durable and ends the use of the file system.
 func (fs *FS) Close(ctx context.Context) error {
+	fs.b.View(context.WithoutCancel(ctx), func(*buffer.Tx) error {
+		fs.closed = true
+		return nil
+	})
 	fs.stop()
 	fs.workers.Wait()
 	err := translate(fs.flush(ctx))
@@ -182,6 +192,33 @@ func (fs *FS) Close(ctx context.Context) error {
 		err = cerr
 	}
 	return err
+}
+
+// fetches is how many files are read ahead at once.
+const fetches = 8
+
+// fetcher returns what fs.fetch is; its goroutines end with ctx.
+func (fs *FS) fetcher(ctx context.Context) func(f *File, off int64, n int) bool {
+	running := make(chan struct{}, fetches)
+	return func(f *File, off int64, n int) bool {
+		if fs.closed {
+			return false
+		}
+		select {
+		case running <- struct{}{}:
+		default:
+			return false
+		}
+		fs.workers.Go(func() {
+			defer func() { <-running }()
+			// An error is for the reader to meet.
+			fs.b.View(ctx, func(tx *buffer.Tx) error {
+				_, err := f.data.Read(tx, off, n)
+				return err
+			})
+		})
+		return true
+	}
 }
 
 // writeBack makes what was done durable now and then, until ctx ends.
