@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"strata/fossil"
 	"strata/internal/disk"
 	"strata/tests/harness"
 	"strata/vac/meta"
+	"strata/venti"
 )
 
 // fossilBin returns the path of a program of Plan 9's Fossil, or skips.
@@ -34,11 +36,15 @@ func fossilBin(t *testing.T, name string) string {
 	return path
 }
 
-// flchk has Plan 9's check judge a partition, and fails on anything it finds.
-// It returns its summary.
-func flchk(t *testing.T, part string) string {
+// flchk has Plan 9's check judge a partition, with a Venti server if addr is
+// one, and fails on anything it finds. It returns its summary.
+func flchk(t *testing.T, part, addr string) string {
 	t.Helper()
-	out, err := exec.Command(fossilBin(t, "flchk"), "-f", part).CombinedOutput()
+	args := []string{"-f", part}
+	if addr != "" {
+		args = []string{"-h", addr, part}
+	}
+	out, err := exec.Command(fossilBin(t, "flchk"), args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("flchk: %v\n%s", err, out)
 	}
@@ -128,7 +134,7 @@ func TestFlchkAgrees(t *testing.T) {
 			if err := fossil.Format(t.Context(), d, fossil.FormatConfig{BlockSize: bs}); err != nil {
 				t.Fatal(err)
 			}
-			t.Log(flchk(t, part))
+			t.Log(flchk(t, part, ""))
 			rng := rand.New(rand.NewPCG(1, uint64(bs)))
 			for range 3 {
 				fs, err := fossil.Open(d, fossil.Config{})
@@ -146,7 +152,7 @@ func TestFlchkAgrees(t *testing.T) {
 				if err := fs.Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				t.Log(used, total, flchk(t, part))
+				t.Log(used, total, flchk(t, part, ""))
 			}
 		})
 	}
@@ -194,7 +200,127 @@ func TestFossilTools(t *testing.T) {
 			if err := fs.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			t.Log(flchk(t, part))
+			t.Log(flchk(t, part, ""))
 		})
+	}
+}
+
+// TestFossilArchive archives a file system; plan9port's unvac extracts the
+// archive, its last finds the score, and its flfmt makes a file system of it,
+// which is what ours was.
+func TestFossilArchive(t *testing.T) {
+	theirs, ours := harness.Plan9(t), harness.Ours(t)
+	fossilBin(t, "flfmt")
+	srv := ours.Serve(t, ours.Format(t, 16<<20, 4))
+	c, err := venti.Dial(t.Context(), srv.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	dir := t.TempDir()
+	open := func(name string) (*fossil.FS, func()) {
+		d, err := disk.Open(filepath.Join(dir, name), disk.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fs, err := fossil.Open(d, fossil.Config{Venti: c, NoArchiver: true, NoAtime: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fs, func() {
+			if err := fs.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			d.Close()
+		}
+	}
+	for _, name := range []string{"one", "two"} {
+		if err := disk.Create(filepath.Join(dir, name), 64<<20); err != nil {
+			t.Fatal(err)
+		}
+		ours.Run(t, nil, "fossil/flfmt", "-y", filepath.Join(dir, name))
+	}
+	fs, end := open("one")
+	rng := rand.New(rand.NewPCG(3, 3))
+	for range 3 {
+		fossilWork(t, fs, rng, 80)
+		if _, err := fs.Snapshot(t.Context(), fossil.SnapConfig{Archive: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := time.Now()
+	score, err := fs.Archive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("archived in %v", time.Since(start))
+	want := map[string]string{}
+	contents(t, fs, "/active", want)
+	end()
+	if len(want) < 20 {
+		t.Fatalf("only %d files", len(want))
+	}
+
+	if out, err := exec.Command(fossilBin(t, "last"), filepath.Join(dir, "one")).CombinedOutput(); err != nil || string(out) != "vac:"+score.String()+"\n" {
+		t.Errorf("last: %q, %v", out, err)
+	}
+	t.Log(flchk(t, filepath.Join(dir, "one"), srv.Addr))
+	into := filepath.Join(dir, "into")
+	if err := os.Mkdir(into, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	cmd := theirs.Command(t.Context(), "unvac", "-h", srv.Addr, "vac:"+score.String(), "active")
+	cmd.Dir = into
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("unvac: %v\n%s", err, out)
+	}
+	for path, data := range want {
+		if got, err := os.ReadFile(filepath.Join(into, path)); err != nil || string(got) != data {
+			t.Errorf("unvac: %s: %d bytes, %v, want %d", path, len(got), err, len(data))
+		}
+	}
+	cmd = exec.Command(fossilBin(t, "flfmt"), "-y", "-h", srv.Addr, "-v", score.String(), filepath.Join(dir, "two"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("flfmt -v: %v\n%s", err, out)
+	}
+	t.Log(flchk(t, filepath.Join(dir, "two"), srv.Addr))
+	fs, end = open("two")
+	got := map[string]string{}
+	contents(t, fs, "/active", got)
+	for path, data := range want {
+		if got[path] != data {
+			t.Errorf("flfmt -v: %s: %d bytes, want %d", path, len(got[path]), len(data))
+		}
+	}
+	fossilWork(t, fs, rng, 100)
+	end()
+	t.Log(flchk(t, filepath.Join(dir, "two"), srv.Addr))
+}
+
+// contents notes what the files below a directory hold.
+func contents(t *testing.T, fs *fossil.FS, path string, all map[string]string) {
+	t.Helper()
+	dir, err := fs.Walk(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for info, err := range dir.List(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := path + "/" + info.Name
+		if info.Mode.IsDir() {
+			contents(t, fs, p, all)
+			continue
+		}
+		f, err := dir.Walk(t.Context(), info.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, info.Size)
+		if n, err := f.ReadAt(t.Context(), b, 0); err != nil || n != len(b) {
+			t.Fatalf("%s: %d bytes, %v, want %d", p, n, err, len(b))
+		}
+		all[p] = string(b)
 	}
 }
