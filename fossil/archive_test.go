@@ -213,7 +213,7 @@ func TestArchiveFault(t *testing.T) {
 	hit := true
 	step := int64(1)
 	if trials(1) == 1 {
-		step = 11
+		step = 23
 	}
 	n := int64(0)
 	for ; hit; n += step {

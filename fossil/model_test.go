@@ -404,7 +404,7 @@ func TestModel(t *testing.T) {
 				t: t, rng: rand.New(rand.NewPCG(uint64(bs), 1)), root: newNode(true, 0, 0), maxData: 100 << 10,
 				snaps: map[string]*node{},
 			}
-			for life := range trials(4) {
+			for life := range trials(3) {
 				p.fs = mustOpen(t, d, Config{Memory: 2 << 20})
 				for range 150 {
 					if err := p.play(); err != nil {

@@ -675,7 +675,7 @@ func TestCrash(t *testing.T) {
 			check(t, b, crashSlots)
 			mustClose(t, b)
 			list := rng.Perm(len(points))
-			list = list[:min(len(list), trials(50))]
+			list = list[:min(len(list), trials(25))]
 			t.Logf("%d writes and syncs; power cuts at %d of them", len(points), len(list))
 			for _, i := range list {
 				p := points[i]
@@ -749,7 +749,7 @@ func TestFault(t *testing.T) {
 			t.Parallel()
 			step := int64(1)
 			if trials(1) == 1 {
-				step = 17
+				step = 31
 			}
 			n := int64(0)
 			for ; run(t, kind, n) && !t.Failed(); n += step {
