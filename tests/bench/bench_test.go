@@ -1,6 +1,6 @@
 // Package bench measures the whole suite from outside, each figure beside
 // what this machine allows in the same run: a core's SHA-1, dd, cp, a bare
-// socket. Run it with make bench. "ratio" is ours over the limit, higher is
+// socket; and, where $PLAN9 names one, plan9port's server. Run it with make bench. "ratio" is ours over the limit, higher is
 // better; "wanted" is what the ratio should reach.
 package bench
 
