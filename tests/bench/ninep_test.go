@@ -25,7 +25,7 @@ import (
 // the same bytes between the same memories without a copy of its own, and a client
 // that does nothing but keep requests in flight. Ours is
 // internal/ninep at both ends, its server with a file in memory; diod has the
-// same file on tmpfs, and the same client.
+// same file on tmpfs, and the same client. README.md has what they print.
 
 const (
 	nineFile  = 64 * mib // read and written over and over
