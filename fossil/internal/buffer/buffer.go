@@ -65,7 +65,6 @@ type Buffer struct {
 	stuck      map[uint64]error // why intents are left to the next program
 	nextIntent uint64
 	tidied     chan struct{} // closed, and made again, when an intent is done or stuck
-	commits    uint64
 
 	// The committer's own, as is log.
 	logged  map[uint32][]byte // blocks whose changes are in the log, not in their places
@@ -237,9 +236,6 @@ func (b *Buffer) readLabels() error {
 	b.used = n - b.free.free
 	return nil
 }
-
-// Header returns the partition's header.
-func (b *Buffer) Header() format.Header { return b.h }
 
 // BlockSize returns the length of a block.
 func (b *Buffer) BlockSize() int { return b.h.BlockSize }

@@ -206,10 +206,3 @@ func (c *cache) unpin(k key) {
 		c.addLocked(e)
 	}
 }
-
-// len returns how many blocks there are, and how many of them are pinned.
-func (c *cache) len() (n, pinned int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.blocks), len(c.blocks) - c.order.Len()
-}

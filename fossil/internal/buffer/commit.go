@@ -210,7 +210,6 @@ func (b *Buffer) commitAll(ctx context.Context) {
 			b.err = err
 		}
 		if err == nil {
-			b.commits++
 			for _, a := range g.freed {
 				b.free.set(a, true)
 			}

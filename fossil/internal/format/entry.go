@@ -144,26 +144,6 @@ func (e *Entry) ToVenti(s venti.Score) Entry {
 	return v
 }
 
-// Venti returns the entry as Venti is given it.
-func (e *Entry) Venti() venti.Entry {
-	v := venti.Entry{Gen: e.Gen, PSize: e.PSize, DSize: e.DSize, Depth: e.Depth, Size: e.Size, Score: e.Root.Score()}
-	if e.Active {
-		v.Flags |= venti.EntryActive
-	}
-	if e.Dir {
-		v.Flags |= venti.EntryDir
-	}
-	return v
-}
-
-// FromVenti returns the entry that describes a stream on Venti.
-func FromVenti(v venti.Entry) Entry {
-	return Entry{
-		Gen: v.Gen, PSize: v.PSize, DSize: v.DSize, Depth: v.Depth, Active: v.Active(), Dir: v.Dir(),
-		Size: v.Size, Root: Pointer(v.Score),
-	}
-}
-
 // Pack writes the EntrySize bytes of e to the start of b.
 func (e *Entry) Pack(b []byte) {
 	clear(b[:EntrySize])

@@ -197,9 +197,6 @@ func TestEntryBytes(t *testing.T) {
 	if vac.Local || vac.Root.IsLocal() || vac.Tag != 0 || vac.Check(8192) != nil {
 		t.Errorf("vac's entry %+v, %v", vac, vac.Check(8192))
 	}
-	if v := vac.Venti(); FromVenti(v) != vac {
-		t.Errorf("through Venti: %+v", v)
-	}
 }
 
 func TestEntryCheck(t *testing.T) {

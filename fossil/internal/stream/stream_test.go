@@ -213,10 +213,14 @@ func TestFromVenti(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	packed, err := ve.Pack(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	b := newBuffer(t, 8<<20, 2048, buffer.Config{Venti: st})
 	s := newStream(t, b, Root(), false)
 	before, _ := b.Used()
-	update(t, b, func(tx *buffer.Tx) error { return s.Set(tx, format.FromVenti(ve)) })
+	update(t, b, func(tx *buffer.Tx) error { return s.Set(tx, format.UnpackEntry(packed)) })
 	holds(t, b, s, want)
 	if used, _ := b.Used(); used > before {
 		t.Errorf("%d blocks used to read", used-before)
