@@ -39,7 +39,7 @@ type RemoteConfig struct {
 //
 // It remembers up to a million blocks. Who writes one more waits for a sync.
 type Remote struct {
-	// Immutable after DialRemote.
+	// Immutable after NewRemote.
 	addr     string
 	patience time.Duration
 	most     int // blocks in unsynced
@@ -88,9 +88,21 @@ const (
 	maxUnsynced = 1 << 20
 )
 
-// DialRemote connects to the server at addr as Dial does. The first time the
-// server must be there.
+// DialRemote connects to the server at addr as Dial does. It must be there now.
 func DialRemote(ctx context.Context, addr string, cfg RemoteConfig) (*Remote, error) {
+	r := NewRemote(serverAddr(addr), cfg)
+	c, err := Dial(ctx, r.addr)
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	r.client, r.conn = c, 1
+	return r, nil
+}
+
+// NewRemote is DialRemote that connects when it is first asked for something:
+// the server may be away now.
+func NewRemote(addr string, cfg RemoteConfig) *Remote {
 	r := &Remote{
 		addr:     serverAddr(addr),
 		patience: cmp.Or(cfg.Patience, patience),
@@ -101,13 +113,8 @@ func DialRemote(ctx context.Context, addr string, cfg RemoteConfig) (*Remote, er
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
-	c, err := Dial(ctx, r.addr)
-	if err != nil {
-		return nil, err
-	}
 	r.stopped, r.stop = context.WithCancel(context.Background())
-	r.client, r.conn = c, 1
-	return r, nil
+	return r
 }
 
 // Close ends the connection and every call in flight.
@@ -178,12 +185,17 @@ func (r *Remote) away(ctx context.Context) error {
 }
 
 // connection returns the connection and its number or, if there is none, a
-// channel that is closed when there may be one.
+// channel that is closed when there may be one. The first time it starts the
+// dialer.
 func (r *Remote) connection() (*Client, uint64, <-chan struct{}, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil, 0, nil, fmt.Errorf("venti server %s: %w", r.addr, net.ErrClosed)
+	}
+	if r.client == nil && r.dialed == nil {
+		r.dialed = make(chan struct{})
+		r.dialer.Go(r.redial)
 	}
 	return r.client, r.conn, r.dialed, nil
 }
@@ -239,10 +251,12 @@ func (r *Remote) redial() {
 		if err == nil {
 			r.client = c
 			r.conn++
+			if r.conn > 1 {
+				r.log.Info("venti server is back", "addr", r.addr)
+			}
 			close(r.dialed)
 			r.dialed = nil
 			r.mu.Unlock()
-			r.log.Info("venti server is back", "addr", r.addr)
 			return
 		}
 		r.mu.Unlock()

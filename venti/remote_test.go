@@ -371,3 +371,36 @@ func TestRemoteThroughRestarts(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNewRemote asks a server that is not there yet, is, and is not any more.
+func TestNewRemote(t *testing.T) {
+	h := newHost(t)
+	r := venti.NewRemote(h.addr, venti.RemoteConfig{Patience: 10 * time.Millisecond})
+	defer r.Close()
+	buf := make([]byte, 10)
+	read := func(s venti.Score) error {
+		_, err := r.ReadBlock(t.Context(), s, venti.DataType, buf)
+		return err
+	}
+	away := func(err error) bool { return isNoServer(err) || errors.Is(err, venti.ErrDisconnected) }
+	if err := read(venti.ScoreOf([]byte("block"))); !away(err) {
+		t.Fatalf("read from nobody: %v", err)
+	}
+	st := ventitest.NewMemory()
+	s := put(t, st, "block")
+	h.start(st)
+	for { // it dials by itself
+		if err := read(s); err == nil {
+			break
+		} else if !away(err) {
+			t.Fatal(err)
+		}
+	}
+	if err := read(venti.ScoreOf([]byte("another"))); !errors.Is(err, venti.ErrNotFound) {
+		t.Errorf("a block that is not there: %v", err)
+	}
+	h.stop()
+	if err := read(s); !away(err) {
+		t.Errorf("read from nobody again: %v", err)
+	}
+}

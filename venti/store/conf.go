@@ -42,7 +42,7 @@ func OpenConf(ctx context.Context, name string, cfg Config) (*Store, error) {
 		cfg.Compression = conf.Compression
 	}
 	if cfg.Mirror == nil && conf.Mirror != "" {
-		cfg.Mirror = venti.RedialLater(conf.Mirror)
+		cfg.Mirror = OpenMirror(conf.Mirror)
 	}
 	if cfg.Scrub == 0 {
 		cfg.Scrub = conf.Scrub

@@ -23,6 +23,8 @@ const (
 	mirrorTime = 10 * time.Second
 	// mirrorPause is how long a mirror that did not answer is left alone.
 	mirrorPause = 5 * time.Second
+	// mirrorAway is how long a reader waits for a mirror that cannot be reached.
+	mirrorAway = time.Second
 )
 
 // A mirror is where blocks come from whose clumps are lost. Its nil value has
@@ -34,6 +36,12 @@ type mirror struct {
 	mu    sync.Mutex // guards the fields below
 	until time.Time  // it is not asked before
 	err   error      // why not
+}
+
+// OpenMirror returns the server at addr for Config.Mirror. It may be away now
+// and later.
+func OpenMirror(addr string) venti.BlockReader {
+	return venti.NewRemote(addr, venti.RemoteConfig{Patience: mirrorAway})
 }
 
 // newMirror returns a mirror that reads from from, or nil.

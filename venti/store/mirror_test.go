@@ -73,7 +73,7 @@ func TestMirror(t *testing.T) {
 
 			cfg := configOf(m)
 			cfg.ReadOnly = true
-			cfg.Mirror = venti.RedialLater(ventitest.Serve(t, other))
+			cfg.Mirror = OpenMirror(ventitest.Serve(t, other))
 			s = mustOpen(t, cfg)
 			for _, b := range list {
 				wantBlock(t, s, venti.DataType, b)
@@ -84,7 +84,7 @@ func TestMirror(t *testing.T) {
 			mustClose(t, s)
 
 			cfg = configOf(m)
-			cfg.Mirror = venti.RedialLater(ventitest.Serve(t, other))
+			cfg.Mirror = OpenMirror(ventitest.Serve(t, other))
 			cfg.Logger = testLog(t)
 			s = mustOpen(t, cfg)
 			c, err := venti.Dial(ctx, ventitest.Serve(t, s))
@@ -174,10 +174,10 @@ func TestBadMirror(t *testing.T) {
 		name string
 		from venti.BlockReader
 	}{
-		{"is down", venti.RedialLater(sock)},
+		{"is down", OpenMirror(sock)},
 		{"lies", lie},
-		{"lies behind a client", venti.RedialLater(ventitest.Serve(t, lyingStore{ventitest.NewMemory(), lie}))},
-		{"lacks the blocks", venti.RedialLater(ventitest.Serve(t, ventitest.NewMemory()))},
+		{"lies behind a client", OpenMirror(ventitest.Serve(t, lyingStore{ventitest.NewMemory(), lie}))},
+		{"lacks the blocks", OpenMirror(ventitest.Serve(t, ventitest.NewMemory()))},
 		{"fails", reader(func(context.Context, venti.Score, []byte) (int, error) { return 0, errFault })},
 		{"hangs", reader(func(ctx context.Context, _ venti.Score, _ []byte) (int, error) { <-ctx.Done(); return 0, ctx.Err() })},
 	} {

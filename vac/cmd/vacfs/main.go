@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
@@ -39,6 +40,10 @@ func main() { serve().Main() }
 
 // port is that of a TCP address that has none.
 const port = "5642"
+
+// archiveAway is how long a read waits for a Venti server that cannot be
+// reached, as when it is started anew.
+const archiveAway = 2 * time.Second
 
 type server struct {
 	host, mountpoint, service, memory string
@@ -78,7 +83,7 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 	if err != nil {
 		return err
 	}
-	blocks, err := venti.Redial(ctx, c.host)
+	blocks, err := venti.DialRemote(ctx, c.host, venti.RemoteConfig{Patience: archiveAway})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
@@ -40,6 +41,10 @@ of * is any.`
 
 // service is the port of a TCP address that has none.
 const service = "5641"
+
+// archiveAway is how long a read waits for a Venti server that cannot be
+// reached, as when it is started anew.
+const archiveAway = 2 * time.Second
 
 type server struct {
 	host, files string
@@ -79,7 +84,7 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 	users := ninep.HostUsers()
 	identity := &ninep.Identity{Users: users, Rules: rules}
 	log := slog.New(slog.NewTextHandler(io.Stderr, nil))
-	archive, err := venti.Redial(ctx, c.host)
+	archive, err := venti.DialRemote(ctx, c.host, venti.RemoteConfig{Patience: archiveAway})
 	if err != nil {
 		return err
 	}

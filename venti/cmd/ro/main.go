@@ -5,7 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -36,12 +36,11 @@ who can connect can read.`,
 			if len(io.Args) != 0 {
 				return command.ErrUsage
 			}
-			c, err := venti.Dial(ctx, host)
+			r, err := venti.DialRemote(ctx, host, venti.RemoteConfig{Patience: upstreamAway})
 			if err != nil {
 				return err
 			}
-			p := &proxy{host: host, client: c}
-			defer p.close()
+			defer r.Close()
 			ln, err := venti.ListenConfig{Open: open}.Listen(ctx, addr)
 			if err != nil {
 				return err
@@ -52,68 +51,25 @@ who can connect can read.`,
 			}
 			log := slog.New(slog.NewTextHandler(io.Stderr, &slog.HandlerOptions{Level: level}))
 			fmt.Fprintf(io.Stderr, "venti/ro: serving %s\n", addr)
-			return venti.NewServer(p, venti.ServerConfig{Logger: log}).Serve(ctx, ln)
+			return venti.NewServer(proxy{r}, venti.ServerConfig{Logger: log}).Serve(ctx, ln)
 		},
 	}
 }
 
+// upstreamAway is how long a read waits for the other server when it cannot be
+// reached.
+const upstreamAway = 2 * time.Second
+
 // A proxy is another server's blocks as a store that cannot be written to.
-type proxy struct {
-	host string
-
-	mu     sync.Mutex    // guards client, and is held while it connects: all who wait want that
-	client *venti.Client // never nil
-}
-
-// dial returns a client that was not broken a moment ago.
-func (p *proxy) dial(ctx context.Context) (*venti.Client, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.client.Done():
-	default:
-		return p.client, nil
-	}
-	c, err := venti.Dial(ctx, p.host)
-	if err != nil {
-		return nil, err
-	}
-	p.client.Close()
-	p.client = c
-	return c, nil
-}
-
-func (p *proxy) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.client.Close()
-}
-
-// ReadBlock implements venti.BlockReader.
-func (p *proxy) ReadBlock(ctx context.Context, s venti.Score, t venti.Type, buf []byte) (int, error) {
-	c, err := p.dial(ctx)
-	if err != nil {
-		return 0, err
-	}
-	return c.ReadBlock(ctx, s, t, buf)
-}
-
-// HasBlock implements venti.Prober.
-func (p *proxy) HasBlock(ctx context.Context, s venti.Score, t venti.Type) (bool, error) {
-	c, err := p.dial(ctx)
-	if err != nil {
-		return false, err
-	}
-	return c.HasBlock(ctx, s, t)
-}
+type proxy struct{ venti.BlockReader }
 
 // WriteBlock implements venti.BlockWriter: it refuses.
-func (p *proxy) WriteBlock(context.Context, venti.Type, []byte) (venti.Score, error) {
+func (proxy) WriteBlock(context.Context, venti.Type, []byte) (venti.Score, error) {
 	return venti.Score{}, refusal{}
 }
 
 // Sync implements venti.Syncer.
-func (p *proxy) Sync(context.Context) error { return nil }
+func (proxy) Sync(context.Context) error { return nil }
 
 // A refusal is venti.ErrReadOnly in the words of plan9port's ro.
 type refusal struct{}

@@ -7,7 +7,6 @@ import (
 
 	"strata/internal/disk"
 	"strata/internal/netaddr"
-	"strata/venti"
 	"strata/venti/store"
 )
 
@@ -25,7 +24,7 @@ func (f *careFlags) set(cfg *store.Config) error {
 		if _, err := netaddr.Parse(f.mirror, "venti"); err != nil {
 			return fmt.Errorf("mirror: %w", err)
 		}
-		cfg.Mirror = venti.RedialLater(f.mirror)
+		cfg.Mirror = store.OpenMirror(f.mirror)
 	}
 	if f.scrub != "" {
 		rate, err := disk.ParseSize(f.scrub)
