@@ -18,7 +18,7 @@
 // A program that lives longer than its server takes a Remote, which dials
 // again.
 //
-// Locks: Client.mu, Remote.mu, peers.mu, bucket.mu, outbox.mu (server.go) and
+// Locks: Client.mu, Remote.mu, peers.mu, bucket.mu, outbox.mu (outbox.go) and
 // the semaphores are never held together, and no lock is held while reading from or writing to a connection.
 //
 // Files larger than a block are trees of blocks: see package hashtree. The
