@@ -12,4 +12,4 @@ STRATA_TRIAL=$times go test -count=1 -timeout 30m -v -run '^TestManyFiles$' ./va
 STRATA_TRIAL=$times go test -count=1 -timeout 30m -v -run 'Vac' ./tests/interop
 STRATA_TRIAL=$times go test -count=1 -timeout 30m -v ./tests/crash
 STRATA_TRIAL=$times go test -count=1 -timeout 60m -v ./tests/mount
-sh tests/fuzz.sh "$((times * 20))s"
+sh tests/fuzz.sh "$((times * 10))s"
