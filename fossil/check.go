@@ -33,8 +33,15 @@ type CheckResult struct {
 
 // Check looks whether blocks, streams and directories agree, as the original's
 // check does (spec 13.2). Blocks on Venti are not looked at, nor without Venti
-// the directories that have some. Nothing may change the file system meanwhile.
+// the directories that have some. Nothing may change the file system meanwhile;
+// for trees that were let go and are still being closed it waits.
 func (fs *FS) Check(ctx context.Context, cfg CheckConfig) (CheckResult, error) {
+	if !fs.cfg.ReadOnly {
+		// What cannot be closed is found below, as blocks that nothing leads to.
+		if err := fs.b.Settle(ctx); err != nil && ctx.Err() != nil {
+			return CheckResult{}, ctx.Err()
+		}
+	}
 	c := &checker{fs: fs, cfg: cfg, super: fs.b.Super(), n: fs.b.Blocks()}
 	c.result.Blocks = c.n
 	if c.cfg.Progress == nil {
