@@ -15,7 +15,7 @@
 // is a group called write, nobody else changes anything; members of noworld
 // have nothing of what all others have but the way through directories. Beyond
 // Plan 9's: the length of a file may be changed by whoever may write it, as
-// Linux programs expect; the access time by its owner; a symbolic link is a file
+// Linux programs expect; the access time by whoever may change the other; a symbolic link is a file
 // with a mode of its own.
 //
 // Qids are those of the file system, but in a snapshot: the same file is in

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"strata/fossil"
+	"strata/fossil/internal/users"
 	"strata/internal/ninep"
 	"strata/vac/meta"
 )
@@ -231,9 +232,8 @@ func (n dirNode) create(ctx context.Context, name string, do func(id string) (*f
 	if err := n.mayName(); err != nil {
 		return nil, err
 	}
-	u := n.t.Users()
-	id := uid(u, n.user)
-	if u.Member("noworld", n.user) && id == "noworld" {
+	id := uid(n.t.Users(), n.user)
+	if id == users.NoWorld {
 		return nil, errPermission
 	}
 	f, err := do(id)
