@@ -90,7 +90,7 @@ const (
 
 // DialRemote connects to the server at addr as Dial does. It must be there now.
 func DialRemote(ctx context.Context, addr string, cfg RemoteConfig) (*Remote, error) {
-	r := NewRemote(serverAddr(addr), cfg)
+	r := NewRemote(addr, cfg)
 	c, err := Dial(ctx, r.addr)
 	if err != nil {
 		r.Close()
