@@ -2,19 +2,12 @@ package buffer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
 	"strata/fossil/internal/format"
 )
-
-// maxIntents is how many trees may wait to be closed.
-const maxIntents = 64
-
-// errIntents ends an update that would make one more.
-var errIntents = errors.New("too many trees are being closed")
 
 // A group is what updates did that become durable together.
 type group struct {

@@ -1,0 +1,151 @@
+package buffer
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// errMiss ends an update that needs blocks which are not in memory.
+var errMiss = errors.New("block is not in memory")
+
+// fetchers is how many blocks an update has fetched at once.
+const fetchers = 64
+
+// Update runs f, whose changes are then seen by all, and durable after a
+// Sync. When f returns an error there are none. It may be called several times,
+// since it ends when it needs a block that is not in memory: it must do nothing
+// that cannot be done again, and wait for nothing.
+func (b *Buffer) Update(ctx context.Context, f func(tx *Tx) error) error {
+	return b.update(ctx, false, f)
+}
+
+// UpdatePrivileged is Update that may take the last free blocks: for what
+// makes room, or must not fail.
+func (b *Buffer) UpdatePrivileged(ctx context.Context, f func(tx *Tx) error) error {
+	return b.update(ctx, true, f)
+}
+
+func (b *Buffer) update(ctx context.Context, privileged bool, f func(tx *Tx) error) error {
+	return b.run(ctx, func() (misses []key, wait <-chan struct{}, err error) { return b.try(privileged, f) })
+}
+
+// View runs f, which sees what updates before it did and changes nothing, and
+// like that of an Update may be called several times. It also works when
+// updates do not.
+func (b *Buffer) View(ctx context.Context, f func(tx *Tx) error) error {
+	return b.run(ctx, func() (misses []key, wait <-chan struct{}, err error) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		tx := &Tx{b: b, super: b.super}
+		err = f(tx)
+		return tx.misses, nil, err
+	})
+}
+
+// run calls try until it misses no block, nor has anything to wait for. What it
+// missed stays in memory meanwhile.
+func (b *Buffer) run(ctx context.Context, try func() (misses []key, wait <-chan struct{}, err error)) error {
+	var pinned []key
+	defer func() {
+		for _, k := range pinned {
+			b.cache.unpin(k)
+		}
+	}()
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		misses, wait, err := try()
+		switch {
+		case wait != nil:
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case len(misses) > 0:
+			keys, err := b.fetch(ctx, misses)
+			pinned = append(pinned, keys...)
+			if err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// fetch has blocks read and pins them.
+func (b *Buffer) fetch(ctx context.Context, keys []key) (pinned []key, err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(fetchers)
+	for _, k := range keys {
+		g.Go(func() error {
+			_, err := b.cache.get(ctx, k)
+			return err
+		})
+	}
+	err = g.Wait()
+	for _, k := range keys {
+		if b.cache.pin(k) {
+			pinned = append(pinned, k)
+		}
+	}
+	return pinned, err
+}
+
+// try runs f once. When it fails and wait is not nil, it may do better when
+// that is closed.
+func (b *Buffer) try(privileged bool, f func(tx *Tx) error) (misses []key, wait <-chan struct{}, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	tx := &Tx{b: b, privileged: privileged, super: b.super, blocks: map[uint32]change{}}
+	if b.err != nil {
+		return nil, nil, b.err
+	}
+	if len(b.running.write) > b.dirty {
+		return nil, b.soonLocked(), errMiss
+	}
+	err = f(tx)
+	if err == nil {
+		err = tx.Missing()
+	}
+	if err == nil {
+		var ok bool
+		if ok, err = b.publishLocked(tx); ok {
+			return nil, nil, nil
+		} else if err == nil {
+			wait, err = b.soonLocked(), errMiss
+		}
+	}
+	for _, a := range tx.taken {
+		b.free.set(a, true)
+	}
+	switch {
+	case len(tx.misses) > 0:
+	case errors.Is(err, errIntents):
+		wait = b.tidied
+	case !errors.Is(err, ErrFull):
+	case b.freeingLocked():
+		wait = b.soonLocked()
+	case len(b.intents) > len(b.stuck):
+		wait = b.tidied
+	}
+	return tx.misses, wait, err
+}
+
+// freeingLocked tells whether a commit will give free blocks.
+func (b *Buffer) freeingLocked() bool {
+	return len(b.running.freed) > 0 || b.committing != nil && len(b.committing.freed) > 0
+}
+
+// soonLocked has a commit done, and returns what is closed after it.
+func (b *Buffer) soonLocked() <-chan struct{} {
+	b.wake()
+	if b.committing != nil {
+		return b.committing.done
+	}
+	return b.running.done
+}
