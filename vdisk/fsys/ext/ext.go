@@ -19,7 +19,6 @@ package ext
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -63,34 +62,11 @@ func probe(r io.ReaderAt, size int64) (*fsys.FileSystem, error) {
 	switch {
 	case err != nil:
 	case s.blocks > uint64(size)/s.blockSize:
-		err = uncertain("the file system is of %d bytes, its region of %d", fs.Size, size)
+		err = fsys.Uncertain("the file system is of %d bytes, its region of %d", fs.Size, size)
 	default:
 		err = v.open()
 	}
-	if err == nil {
-		err = v.walk(func(x fsys.Extent) bool {
-			fs.FreeBytes += x.Len
-			return true
-		})
-	}
-	var why uncertainError
-	switch {
-	case errors.As(err, &why):
-		fs.Whole, fs.FreeBytes = string(why), 0
-		return fs, nil
-	case err != nil:
-		return nil, err
-	}
-	fs.FreeMap = func(yield func(fsys.Extent, error) bool) {
-		err := v.walk(func(x fsys.Extent) bool { return yield(x, nil) })
-		if errors.As(err, new(uncertainError)) {
-			err = fmt.Errorf("it has changed since it was probed: %w", err)
-		}
-		if err != nil {
-			yield(fsys.Extent{}, err)
-		}
-	}
-	return fs, nil
+	return fsys.Finish(fs, err, v.walk)
 }
 
 // open reads the journal, and refuses one that would change what the
@@ -111,7 +87,7 @@ func (v *volume) open() error {
 		}
 		later := b[superOff%v.blockSize:][:superSize]
 		if !isSuper(later) {
-			return uncertain("the journal has a bad superblock")
+			return fsys.Uncertain("the journal has a bad superblock")
 		}
 		s, err := unpackSuper(later)
 		if err != nil {
@@ -119,7 +95,7 @@ func (v *volume) open() error {
 		}
 		if s.geometry != v.geometry || s.incompat&^incompatRecover != v.incompat&^incompatRecover ||
 			s.roCompat != v.roCompat || (s.compat^v.compat)&(compatHasJournal|compatSparse2) != 0 {
-			return uncertain("the journal changes the superblock")
+			return fsys.Uncertain("the journal changes the superblock")
 		}
 	}
 	return nil
@@ -128,7 +104,7 @@ func (v *volume) open() error {
 // readBlock fills b with a block of the file system as it is on the disk.
 func (v *volume) readBlock(n uint64, b []byte) error {
 	if n >= v.blocks {
-		return uncertain("block %d of %d", n, v.blocks)
+		return fsys.Uncertain("block %d of %d", n, v.blocks)
 	}
 	return disk.ReadFull(v.r, b, int64(n*v.blockSize))
 }
@@ -220,7 +196,7 @@ func (w *walker) readGroups(first, n uint64) error {
 				}
 				*g = group{desc: d}
 			} else if d.blockBitmap != g.blockBitmap {
-				return uncertain("the journal moves the block bitmap of group %d", first+i)
+				return fsys.Uncertain("the journal moves the block bitmap of group %d", first+i)
 			}
 			g.written = g.written || !d.uninit(w.super)
 		}
@@ -234,7 +210,7 @@ func (w *walker) readBitmap(n uint64, g *group) error {
 	if g.uninit(w.super) {
 		copy(w.used, w.meta)
 		if free := w.countFree(n); free != g.free {
-			return uncertain("group %d has %d free clusters and counts %d", n, free, g.free)
+			return fsys.Uncertain("group %d has %d free clusters and counts %d", n, free, g.free)
 		}
 		if !g.written {
 			return nil
@@ -252,11 +228,11 @@ func (w *walker) readBitmap(n uint64, g *group) error {
 		}
 		copy(w.used, b)
 		if free := w.countFree(n); free != g.free {
-			return uncertain("group %d has %d free clusters and counts %d", n, free, g.free)
+			return fsys.Uncertain("group %d has %d free clusters and counts %d", n, free, g.free)
 		}
 		for i := range b {
 			if w.meta[i]&^b[i] != 0 {
-				return uncertain("group %d has its own metadata as free", n)
+				return fsys.Uncertain("group %d has its own metadata as free", n)
 			}
 		}
 		return nil

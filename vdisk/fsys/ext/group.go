@@ -3,6 +3,8 @@ package ext
 import (
 	"encoding/binary"
 	"math"
+
+	"strata/vdisk/fsys"
 )
 
 // A group descriptor is 32 bytes, or descsize of them with 64bit, of which
@@ -75,7 +77,7 @@ func (s *super) checkDesc(g uint64, b []byte, d *desc) error {
 		}
 	}
 	if got != want {
-		return uncertain("bad checksum of the descriptor of group %d", g)
+		return fsys.Uncertain("bad checksum of the descriptor of group %d", g)
 	}
 	first, end := s.firstBlock, s.blocks
 	if s.incompat&incompatFlexBG == 0 {
@@ -83,7 +85,7 @@ func (s *super) checkDesc(g uint64, b []byte, d *desc) error {
 	}
 	for _, x := range []struct{ at, n uint64 }{{d.blockBitmap, 1}, {d.inodeBitmap, 1}, {d.inodeTable, s.inodeBlocks()}} {
 		if x.at < first || x.at >= end || x.n > end-x.at {
-			return uncertain("the metadata of group %d lie at block %d", g, x.at)
+			return fsys.Uncertain("the metadata of group %d lie at block %d", g, x.at)
 		}
 	}
 	return nil
@@ -197,7 +199,7 @@ func (s *super) checkBitmap(g uint64, bitmap []byte, d *desc) error {
 		sum &= math.MaxUint16
 	}
 	if sum != d.bitmapSum {
-		return uncertain("bad checksum of the block bitmap of group %d", g)
+		return fsys.Uncertain("bad checksum of the block bitmap of group %d", g)
 	}
 	return nil
 }

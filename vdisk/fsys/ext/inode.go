@@ -3,6 +3,8 @@ package ext
 import (
 	"encoding/binary"
 	"slices"
+
+	"strata/vdisk/fsys"
 )
 
 // An inode is inodesize bytes of its group's inode table. Integers are
@@ -66,7 +68,7 @@ type mapper struct {
 func (m *mapper) add(at, n uint64) (bool, error) {
 	n = min(n, m.want-m.have)
 	if at <= m.v.superBlock() || at >= m.v.blocks || n > m.v.blocks-at {
-		return false, uncertain("the journal has a block at %d", at)
+		return false, fsys.Uncertain("the journal has a block at %d", at)
 	}
 	if i := len(m.runs) - 1; i >= 0 && m.runs[i].physical+m.runs[i].length == at {
 		m.runs[i].length += n
@@ -80,7 +82,7 @@ func (m *mapper) add(at, n uint64) (bool, error) {
 // readInode returns the bytes of an inode and the seed of its checksums.
 func (v *volume) readInode(number uint32) ([]byte, uint32, error) {
 	if number == 0 || uint64(number) > v.groups()*v.groupInodes {
-		return nil, 0, uncertain("there is no inode %d", number)
+		return nil, 0, fsys.Uncertain("there is no inode %d", number)
 	}
 	g, index := uint64(number-1)/v.groupInodes, uint64(number-1)%v.groupInodes
 	block := make([]byte, v.blockSize)
@@ -114,7 +116,7 @@ func (v *volume) readInode(number uint32) ([]byte, uint32, error) {
 			got &= 0xffff
 		}
 		if got != want {
-			return nil, 0, uncertain("bad checksum of inode %d", number)
+			return nil, 0, fsys.Uncertain("bad checksum of inode %d", number)
 		}
 	}
 	return inode, seed, nil
@@ -131,11 +133,11 @@ func (v *volume) fileRuns(number uint32, limit uint64) ([]run, error) {
 	flags := binary.LittleEndian.Uint32(inode[0x20:])
 	size := uint64(binary.LittleEndian.Uint32(inode[0x04:])) | uint64(binary.LittleEndian.Uint32(inode[0x6c:]))<<32
 	if binary.LittleEndian.Uint16(inode)&modeType != modeRegular || flags&flagInline != 0 || size/v.blockSize == 0 {
-		return nil, uncertain("inode %d is not a file of blocks", number)
+		return nil, fsys.Uncertain("inode %d is not a file of blocks", number)
 	}
 	m := &mapper{v: v, want: size / v.blockSize, seed: seed}
 	if m.want > limit {
-		return nil, uncertain("inode %d has %d blocks", number, m.want)
+		return nil, fsys.Uncertain("inode %d has %d blocks", number, m.want)
 	}
 	blocks := inode[0x28:][:60]
 	if flags&flagExtents != 0 {
@@ -147,7 +149,7 @@ func (v *volume) fileRuns(number uint32, limit uint64) ([]run, error) {
 		return nil, err
 	}
 	if m.have < m.want {
-		return nil, uncertain("inode %d has %d blocks of %d", number, m.have, m.want)
+		return nil, fsys.Uncertain("inode %d has %d blocks of %d", number, m.have, m.want)
 	}
 	byPlace := slices.Clone(m.runs)
 	slices.SortFunc(byPlace, func(a, b run) int {
@@ -158,7 +160,7 @@ func (v *volume) fileRuns(number uint32, limit uint64) ([]run, error) {
 	})
 	for i := 1; i < len(byPlace); i++ {
 		if byPlace[i-1].physical+byPlace[i-1].length > byPlace[i].physical {
-			return nil, uncertain("inode %d has block %d twice", number, byPlace[i].physical)
+			return nil, fsys.Uncertain("inode %d has block %d twice", number, byPlace[i].physical)
 		}
 	}
 	return m.runs, nil
@@ -172,18 +174,18 @@ func (m *mapper) node(b []byte, depth int) (bool, error) {
 	own := int(binary.LittleEndian.Uint16(b[6:]))
 	if binary.LittleEndian.Uint16(b) != nodeMagic || entries == 0 || entries > room ||
 		nodeHeader+room*nodeEntry > len(b) || own > maxDepth || depth >= 0 && own != depth {
-		return false, uncertain("the journal has a bad extent tree")
+		return false, fsys.Uncertain("the journal has a bad extent tree")
 	}
 	if depth >= 0 && m.v.csum() {
 		at := nodeHeader + room*nodeEntry
 		if at+4 > len(b) || crc32c(m.seed, b[:at]) != binary.LittleEndian.Uint32(b[at:]) {
-			return false, uncertain("bad checksum of the journal's extent tree")
+			return false, fsys.Uncertain("bad checksum of the journal's extent tree")
 		}
 	}
 	for i := range entries {
 		e := b[nodeHeader+i*nodeEntry:]
 		if uint64(binary.LittleEndian.Uint32(e)) != m.have {
-			return false, uncertain("the journal has a hole at block %d", m.have)
+			return false, fsys.Uncertain("the journal has a hole at block %d", m.have)
 		}
 		var more bool
 		var err error
@@ -191,7 +193,7 @@ func (m *mapper) node(b []byte, depth int) (bool, error) {
 			length := uint64(binary.LittleEndian.Uint16(e[4:]))
 			start := uint64(binary.LittleEndian.Uint32(e[8:])) | uint64(binary.LittleEndian.Uint16(e[6:]))<<32
 			if length == 0 || length > maxLength {
-				return false, uncertain("the journal is not written at block %d", m.have)
+				return false, fsys.Uncertain("the journal is not written at block %d", m.have)
 			}
 			more, err = m.add(start, length)
 		} else {
@@ -225,7 +227,7 @@ func (m *mapper) pointers(b []byte) error {
 func (m *mapper) pointer(at uint64, level int) (bool, error) {
 	switch {
 	case at == 0:
-		return false, uncertain("the journal has a hole at block %d", m.have)
+		return false, fsys.Uncertain("the journal has a hole at block %d", m.have)
 	case level == 0:
 		return m.add(at, 1)
 	}

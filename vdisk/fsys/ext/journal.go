@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+
+	"strata/vdisk/fsys"
 )
 
 // A journal is a file of blocks, first its superblock, then a log that starts
@@ -115,7 +117,7 @@ func (v *volume) readJournal() (*journal, error) {
 		return j, nil
 	}
 	if v.journalDevice != 0 || v.journalInode == 0 {
-		return nil, uncertain("its journal is on another device")
+		return nil, fsys.Uncertain("its journal is on another device")
 	}
 	var err error
 	if j.runs, err = v.fileRuns(v.journalInode, maxJournal); err != nil {
@@ -130,7 +132,7 @@ func (v *volume) readJournal() (*journal, error) {
 	be32 := func(off int) uint32 { return binary.BigEndian.Uint32(b[off:]) }
 	kind := be32(4)
 	if be32(0) != journalMagic || kind != kindSuper1 && kind != kindSuper2 {
-		return nil, uncertain("the journal has no superblock")
+		return nil, fsys.Uncertain("the journal has no superblock")
 	}
 	j.length, j.first = uint64(be32(0x10)), uint64(be32(0x14))
 	sequence, start := be32(0x18), uint64(be32(0x1c))
@@ -138,27 +140,27 @@ func (v *volume) readJournal() (*journal, error) {
 	if kind == kindSuper2 {
 		compat, j.features = be32(0x24), be32(0x28)
 		if unknown := j.features &^ uint32(journalKnown); unknown != 0 {
-			return nil, uncertain("unknown features %#x of the journal", unknown)
+			return nil, fsys.Uncertain("unknown features %#x of the journal", unknown)
 		}
 		if unknown := be32(0x2c); unknown != 0 {
-			return nil, uncertain("unknown read-only features %#x of the journal", unknown)
+			return nil, fsys.Uncertain("unknown read-only features %#x of the journal", unknown)
 		}
 	}
 	if j.csum() {
 		want := be32(journalSum)
 		clear(b[journalSum : journalSum+4])
 		if b[0x50] != 4 || crc32c(math.MaxUint32, b[:journalSuper]) != want {
-			return nil, uncertain("bad checksum of the journal")
+			return nil, fsys.Uncertain("bad checksum of the journal")
 		}
 		j.seed = crc32c(math.MaxUint32, b[0x30:0x40])
 	}
 	switch {
 	case uint64(be32(0x0c)) != v.blockSize:
-		return nil, uncertain("the journal has blocks of %d bytes", be32(0x0c))
+		return nil, fsys.Uncertain("the journal has blocks of %d bytes", be32(0x0c))
 	case j.length > blocks || j.first == 0 || j.first >= j.length:
-		return nil, uncertain("the journal has a log from block %d to %d of %d", j.first, j.length, blocks)
+		return nil, fsys.Uncertain("the journal has a log from block %d to %d of %d", j.first, j.length, blocks)
 	case be32(0x20) != 0:
-		return nil, uncertain("the journal is marked with errors")
+		return nil, fsys.Uncertain("the journal is marked with errors")
 	}
 	if start == 0 && v.incompat&incompatRecover == 0 {
 		return j, nil
@@ -167,15 +169,15 @@ func (v *volume) readJournal() (*journal, error) {
 	// known well enough.
 	switch {
 	case j.features&journalFastCommit != 0 || v.compat&compatFastCommit != 0:
-		return nil, uncertain("the journal is to be recovered and may hold fast commits")
+		return nil, fsys.Uncertain("the journal is to be recovered and may hold fast commits")
 	case start == 0:
 		return j, nil
 	case start < j.first || start >= j.length:
-		return nil, uncertain("the log starts at block %d of the journal", start)
+		return nil, fsys.Uncertain("the log starts at block %d of the journal", start)
 	case compat&journalCompatCsum != 0:
-		return nil, uncertain("the journal is to be recovered and has checksums of version 1")
+		return nil, fsys.Uncertain("the journal is to be recovered and has checksums of version 1")
 	case j.features&journalAsync != 0:
-		return nil, uncertain("the journal is to be recovered and has asynchronous commits")
+		return nil, fsys.Uncertain("the journal is to be recovered and has asynchronous commits")
 	}
 	return j, j.scan(start, sequence)
 }
@@ -210,7 +212,7 @@ func (j *journal) scan(at uint64, sequence uint32) error {
 	// its own tail does not end by itself.
 	for left := j.length - j.first; ; next() {
 		if left == 0 {
-			return uncertain("the log of the journal has no end")
+			return fsys.Uncertain("the log of the journal has no end")
 		}
 		left--
 		if err := j.readBlock(at, b); err != nil {
@@ -224,7 +226,7 @@ func (j *journal) scan(at uint64, sequence uint32) error {
 			bad = bad || !j.checkTail(b)
 			for _, c := range j.tags(b, sequence) {
 				if left == 0 {
-					return uncertain("the log of the journal has no end")
+					return fsys.Uncertain("the log of the journal has no end")
 				}
 				left--
 				next()
@@ -240,7 +242,7 @@ func (j *journal) scan(at uint64, sequence uint32) error {
 			continue
 		case kindCommit:
 			if bad || !j.checkSum(b, commitSum) {
-				return uncertain("bad checksum in transaction %d of the journal", sequence)
+				return fsys.Uncertain("bad checksum in transaction %d of the journal", sequence)
 			}
 			for i := range j.copies[pending:] {
 				j.copies[pending+i].committed = true
@@ -309,7 +311,7 @@ func (j *journal) revoke(b []byte) error {
 	}
 	end := int64(binary.BigEndian.Uint32(b[journalHeader:]))
 	if end > int64(len(b)) {
-		return uncertain("the journal has a revocation of %d bytes", end)
+		return fsys.Uncertain("the journal has a revocation of %d bytes", end)
 	}
 	for off := journalHeader + 4; int64(off+size) <= end; off += size {
 		block := uint64(binary.BigEndian.Uint32(b[off:]))
@@ -339,7 +341,7 @@ func (j *journal) checkSum(b []byte, off int) bool {
 // of the last that would be replayed, -1 if none.
 func (j *journal) find(block uint64) (copies []logged, last int, err error) {
 	if _, ok := slices.BinarySearch(j.revoked, block); ok {
-		return nil, -1, uncertain("the journal revokes block %d, which tells what is allocated", block)
+		return nil, -1, fsys.Uncertain("the journal revokes block %d, which tells what is allocated", block)
 	}
 	i, _ := slices.BinarySearchFunc(j.copies, block, func(c logged, block uint64) int { return cmp.Compare(c.block, block) })
 	last = -1
@@ -363,7 +365,7 @@ func (j *journal) readCopy(c logged, b []byte) error {
 			sum &= math.MaxUint16
 		}
 		if sum != c.sum {
-			return uncertain("bad checksum of block %d of the journal", c.at)
+			return fsys.Uncertain("bad checksum of block %d of the journal", c.at)
 		}
 	}
 	if c.escaped {

@@ -3,7 +3,6 @@ package ext
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"math"
 
 	"strata/vdisk/fsys"
@@ -129,20 +128,20 @@ func unpackSuper(b []byte) (*super, error) {
 		s.inodeSize = le16(0x58)
 	}
 	if s.incompat&incompatJournalDev != 0 {
-		return s, uncertain("it is the journal of another file system")
+		return s, fsys.Uncertain("it is the journal of another file system")
 	}
 	if unknown := s.incompat &^ uint32(knownIncompat); unknown != 0 {
-		return s, uncertain("unknown incompatible features %#x", unknown)
+		return s, fsys.Uncertain("unknown incompatible features %#x", unknown)
 	}
 	if unknown := s.roCompat &^ uint32(knownROCompat); unknown != 0 {
-		return s, uncertain("unknown read-only compatible features %#x", unknown)
+		return s, fsys.Uncertain("unknown read-only compatible features %#x", unknown)
 	}
 	if s.csum() {
 		if b[0x175] != 1 {
-			return s, uncertain("unknown checksum type %d", b[0x175])
+			return s, fsys.Uncertain("unknown checksum type %d", b[0x175])
 		}
 		if crc32c(math.MaxUint32, b[:0x3fc]) != uint32(le32(0x3fc)) {
-			return s, uncertain("bad checksum of the superblock")
+			return s, fsys.Uncertain("bad checksum of the superblock")
 		}
 		s.seed = crc32c(math.MaxUint32, s.uuid[:])
 		if s.incompat&incompatCsumSeed != 0 {
@@ -153,13 +152,13 @@ func unpackSuper(b []byte) (*super, error) {
 		s.blocks |= le32(0x150) << 32
 		s.descSize = le16(0xfe)
 		if s.descSize < 64 || s.descSize > s.blockSize || !powerOfTwo(s.descSize) {
-			return s, uncertain("descriptors of %d bytes", s.descSize)
+			return s, fsys.Uncertain("descriptors of %d bytes", s.descSize)
 		}
 	}
 	if s.roCompat&roBigalloc != 0 {
 		log := le32(0x1c)
 		if log < le32(0x18) || log-le32(0x18) > 16 {
-			return s, uncertain("clusters of 1024<<%d bytes", log)
+			return s, fsys.Uncertain("clusters of 1024<<%d bytes", log)
 		}
 		s.clusterBlocks = 1 << (log - le32(0x18))
 		s.groupClusters = le32(0x24)
@@ -186,22 +185,22 @@ func (s *super) check(inodes uint64) error {
 	}
 	switch {
 	case s.firstBlock != first || s.blocks <= s.firstBlock:
-		return uncertain("%d blocks from block %d", s.blocks, s.firstBlock)
+		return fsys.Uncertain("%d blocks from block %d", s.blocks, s.firstBlock)
 	case s.blocks > math.MaxInt64/s.blockSize:
-		return uncertain("%d blocks", s.blocks)
+		return fsys.Uncertain("%d blocks", s.blocks)
 	case s.groupClusters == 0 || s.groupClusters > 8*s.blockSize || s.groupClusters%8 != 0,
 		s.groupBlocks < minGroupBlocks, s.groupBlocks != s.groupClusters*s.clusterBlocks:
-		return uncertain("groups of %d blocks in %d clusters", s.groupBlocks, s.groupClusters)
+		return fsys.Uncertain("groups of %d blocks in %d clusters", s.groupBlocks, s.groupClusters)
 	case s.inodeSize < 128 || s.inodeSize > s.blockSize || !powerOfTwo(s.inodeSize):
-		return uncertain("inodes of %d bytes", s.inodeSize)
+		return fsys.Uncertain("inodes of %d bytes", s.inodeSize)
 	case s.groupInodes == 0 || s.groupInodes > 8*s.blockSize || s.groups()*s.groupInodes != inodes:
-		return uncertain("%d inodes in %d groups of %d", inodes, s.groups(), s.groupInodes)
+		return fsys.Uncertain("%d inodes in %d groups of %d", inodes, s.groups(), s.groupInodes)
 	case s.state&stateError != 0:
-		return uncertain("it is marked with errors")
+		return fsys.Uncertain("it is marked with errors")
 	case s.state&stateValid == 0:
-		return uncertain("it was not unmounted cleanly")
+		return fsys.Uncertain("it was not unmounted cleanly")
 	case s.incompat&incompatRecover != 0 && s.compat&compatHasJournal == 0:
-		return uncertain("it needs recovery and has no journal")
+		return fsys.Uncertain("it needs recovery and has no journal")
 	}
 	return nil
 }
@@ -215,13 +214,3 @@ func (s *super) describe(fs *fsys.FileSystem) {
 		fs.Size = int64(s.blocks * s.blockSize)
 	}
 }
-
-// uncertain returns an error that says why the free map cannot be trusted,
-// as opposed to one of reading.
-func uncertain(format string, args ...any) error {
-	return uncertainError(fmt.Sprintf(format, args...))
-}
-
-type uncertainError string
-
-func (e uncertainError) Error() string { return string(e) }
