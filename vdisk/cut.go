@@ -7,6 +7,7 @@ import (
 
 	"strata/vdisk/fsys"
 	"strata/vdisk/fsys/ext"
+	"strata/vdisk/fsys/fat"
 	"strata/vdisk/fsys/swap"
 	"strata/vdisk/partition"
 )
@@ -30,7 +31,7 @@ const (
 const exactReason = "every byte was asked for"
 
 // probers know what is free in their file systems.
-var probers = [...]fsys.Prober{ext.Probe, swap.Probe}
+var probers = [...]fsys.Prober{ext.Probe, fat.Probe, swap.Probe}
 
 // cut reads the partition table of src, finds out what the regions hold, and
 // returns the layout with the parts that go with its regions.

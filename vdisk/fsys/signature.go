@@ -80,7 +80,7 @@ func Signatures(r io.ReaderAt, size int64) ([]string, error) {
 		if err := disk.ReadFull(r, buf[:], 0); err != nil {
 			return nil, err
 		}
-		if fatBoot(buf[:]) {
+		if IsFATBoot(buf[:]) {
 			add("vfat")
 		}
 	}
@@ -107,15 +107,15 @@ func Signatures(r io.ReaderAt, size int64) ([]string, error) {
 	return names, nil
 }
 
-// fatBoot tells whether b begins with the boot sector of FAT12, 16 or 32,
+// IsFATBoot tells whether b begins with the boot sector of FAT12, 16 or 32,
 // which ends in 0x55aa as a master boot record does. Boot code alone, in a
 // record or in front of ext4, has no sizes where these are.
 //
 //	jump[3] oem[8] sectorsize[2] clustersectors[1] reserved[2] fats[1]
 //	rootentries[2] sectors[2] media[1] fatsectors[2] ...
 //
-// Integers are little-endian.
-func fatBoot(b []byte) bool {
+// Integers are little-endian. b is of 512 bytes at least.
+func IsFATBoot(b []byte) bool {
 	sector := binary.LittleEndian.Uint16(b[11:])
 	cluster := b[13]
 	switch {

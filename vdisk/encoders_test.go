@@ -1,0 +1,252 @@
+package vdisk
+
+import (
+	"maps"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"strata/vdisk/fsys"
+	"strata/vdisk/fsys/fsystest"
+	"strata/venti/ventitest"
+)
+
+// A maker makes file systems of one kind with the tools that people have, and
+// looks into them. It skips the test where they are not there.
+type maker struct {
+	name   string
+	size   int64
+	region string // what an import calls a disk of it
+	dsize  int
+
+	make    func(t *testing.T, img, tree string)             // fills img from a tree and deletes its d1 again
+	check   func(t *testing.T, img string)                   // fails the test if the kind's own fsck finds something
+	files   func(t *testing.T, img string) map[string]string // as treeFiles does
+	add     func(t *testing.T, img, file string)             // makes one more file
+	unclean func(t *testing.T, img string)                   // leaves img as a power cut does
+	repair  func(t *testing.T, img string)                   // what its driver or fsck does then
+	whole   string                                           // why it is stored whole then, empty if it is not
+}
+
+// TestEncoders has every kind of file system made, filled, deleted from and
+// littered: what an import leaves out is not missed.
+func TestEncoders(t *testing.T) {
+	for _, m := range makers() {
+		t.Run(m.name, func(t *testing.T) {
+			img, want := m.fill(t)
+			m.testImport(t, img, want)
+			m.testPlaces(t, img)
+			m.testChanged(t, img)
+			m.testUnclean(t, img, want)
+		})
+	}
+}
+
+// fill makes an image with garbage in all that is free, and returns it and
+// what is in its files.
+func (m *maker) fill(t *testing.T) (img string, want map[string]string) {
+	t.Helper()
+	tr := fsystest.Tree(t, 40, 150000)
+	img = sparse(t, m.size)
+	m.make(t, img, tr)
+	want = treeFiles(t, tr)
+	maps.DeleteFunc(want, func(name, _ string) bool { return strings.HasPrefix(name, "d1/") })
+	for r, free := range m.free(t, img) {
+		litter(t, img, r, free)
+	}
+	m.check(t, img)
+	sameFiles(t, m.files(t, img), want)
+	return img, want
+}
+
+// free returns what is free in the regions of a disk.
+func (m *maker) free(t *testing.T, img string) map[*part][]fsys.Extent {
+	t.Helper()
+	d := openDisk(t, img)
+	_, parts, err := cut(d, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := make(map[*part][]fsys.Extent)
+	for _, p := range parts {
+		for x, ok := p.free.next(0); ok; x, ok = p.free.next(x.End()) {
+			free[p] = append(free[p], x)
+		}
+	}
+	return free
+}
+
+// litter writes garbage to free extents of a part of a disk, but no more than
+// a few MiB: it need not be all of it.
+func litter(t *testing.T, img string, p *part, free []fsys.Extent) {
+	t.Helper()
+	f, err := os.OpenFile(img, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rnd := rand.New(rand.NewSource(17))
+	b := make([]byte, 64<<10)
+	for left := int64(8 * mib); left > 0; left -= 64 << 10 {
+		x := free[rnd.Intn(len(free))]
+		rnd.Read(b)
+		at := x.Off + rnd.Int63n(x.Len)/512*512
+		if _, err := f.WriteAt(b[:min(int64(len(b)), x.End()-at)], p.Start+at); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (m *maker) testImport(t *testing.T, img string, want map[string]string) {
+	t.Helper()
+	st := ventitest.NewMemory()
+	res := importFile(t, st, img, ImportOptions{})
+	counts, l := res.region(t, m.region)
+	if !l.FreeOmitted || l.DSize != m.dsize || counts.Free == 0 {
+		t.Fatalf("got %+v %+v", l, counts)
+	}
+	used := res.Total.Size
+	for _, free := range m.free(t, img) {
+		for _, x := range free {
+			used -= x.Len
+		}
+	}
+	if stored := res.Total.New + res.Total.Shared; stored > used+used/50 {
+		t.Errorf("%d bytes are stored, %d are in use", stored, used)
+	}
+	out := exportFile(t, st, res.Score)
+	if again := importFile(t, st, out, ImportOptions{}); again.Score != res.Score || again.Total.NewBlocks != 0 {
+		t.Errorf("the export is %v, want %v; %d blocks are new", again.Score, res.Score, again.Total.NewBlocks)
+	}
+	m.check(t, out)
+	sameFiles(t, m.files(t, out), want)
+	exact := importFile(t, st, img, ImportOptions{Exact: true})
+	sameBytes(t, "exact", exportFile(t, st, exact.Score), img)
+}
+
+// testPlaces puts the file system at two places of two disks.
+func (m *maker) testPlaces(t *testing.T, img string) {
+	t.Helper()
+	st := ventitest.NewMemory()
+	importFile(t, st, partitioned(t, "dos", m.size+8*mib, place{img, 2048, "83"}), ImportOptions{})
+	res := importFile(t, st, partitioned(t, "dos", m.size+4*mib, place{img, 63, "83"}), ImportOptions{})
+	for i, r := range res.Regions {
+		if l := res.Layout.Regions[i]; l.Kind != "mbr" && l.Kind != "gap" && r.NewBlocks > 0 {
+			t.Errorf("at sector 63: %d blocks of %s are new", r.NewBlocks, r.Name)
+		}
+	}
+}
+
+// testChanged adds a file and imports the image again, with the one before as
+// the base and without.
+func (m *maker) testChanged(t *testing.T, img string) {
+	t.Helper()
+	img = copyOf(t, img)
+	st := ventitest.NewMemory()
+	before := importFile(t, st, img, ImportOptions{})
+	file := filepath.Join(t.TempDir(), "a new file")
+	fsystest.Noise(t, file, 123456)
+	m.add(t, img, file)
+	full := importFile(t, ventitest.NewMemory(), img, ImportOptions{})
+	inc := importFile(t, st, img, ImportOptions{Base: before.Score})
+	if inc.Score != full.Score || inc.Score == before.Score {
+		t.Errorf("incremental: got %v, want %v; %v before", inc.Score, full.Score, before.Score)
+	}
+	if _, l := full.region(t, m.region); !l.FreeOmitted || inc.Total.New < 123456 || inc.Total.New > mib {
+		t.Errorf("incremental: %d bytes new: %+v", inc.Total.New, l)
+	}
+}
+
+// testUnclean imports the image after a power cut.
+func (m *maker) testUnclean(t *testing.T, img string, want map[string]string) {
+	t.Helper()
+	img = copyOf(t, img)
+	m.unclean(t, img)
+	st := ventitest.NewMemory()
+	res := importFile(t, st, img, ImportOptions{})
+	out := exportFile(t, st, res.Score)
+	if _, l := res.region(t, m.region); l.Whole != m.whole || l.FreeOmitted != (m.whole == "") {
+		t.Errorf("unclean: got %+v, want whole because %q", l, m.whole)
+	}
+	if m.whole != "" {
+		sameBytes(t, "stored whole", out, img)
+		return
+	}
+	m.repair(t, img)
+	m.repair(t, out)
+	got := m.files(t, out)
+	sameFiles(t, got, m.files(t, img))
+	for name, sum := range want {
+		if got[name] != sum {
+			t.Errorf("unclean: %s: got %q, want %q", name, got[name], sum)
+		}
+	}
+}
+
+// copyOf copies an image.
+func copyOf(t testing.TB, img string) string {
+	t.Helper()
+	return extract(t, img, 0, fileSize(t, img))
+}
+
+func fileSize(t testing.TB, name string) int64 {
+	t.Helper()
+	fi, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fi.Size()
+}
+
+// patch replaces bytes of a file.
+func patch(t testing.TB, name string, off int64, b ...byte) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b, off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// makers returns all kinds but those of ext, which have tests of their own.
+func makers() []maker {
+	return []maker{
+		fatMaker("FAT12 of 2 KiB", 7*mib, 2048, 0x25, "-F", "12", "-s", "4"),
+		fatMaker("FAT16 of 1 KiB", 24*mib, 1024, 0x25, "-F", "16", "-s", "2"),
+		fatMaker("FAT32 of 512 bytes", 40*mib, 512, 0x41, "-F", "32", "-s", "1"),
+		fatMaker("FAT32 of 4 KiB", 300*mib, 4096, 0x41, "-F", "32", "-s", "8"),
+	}
+}
+
+func fatMaker(name string, size int64, dsize int, state int64, args ...string) maker {
+	return maker{
+		name: name, size: size, region: "disk.vfat", dsize: dsize,
+		make: func(t *testing.T, img, tree string) {
+			need(t, "fsck.vfat")
+			need(t, "mcopy")
+			run(t, "", "mkfs.vfat", append(args, "-i", "12345678", img)...)
+			dirs, err := os.ReadDir(tree)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range dirs {
+				run(t, "", "mcopy", "-s", "-i", img, filepath.Join(tree, d.Name()), "::")
+			}
+			run(t, "", "mdeltree", "-i", img, "::d1")
+		},
+		check: func(t *testing.T, img string) { run(t, "", "fsck.vfat", "-n", img) },
+		files: func(t *testing.T, img string) map[string]string {
+			dir := t.TempDir()
+			run(t, "", "mcopy", "-s", "-n", "-i", img, "::*", dir)
+			return treeFiles(t, dir)
+		},
+		add:     func(t *testing.T, img, file string) { run(t, "", "mcopy", "-i", img, file, "::") },
+		unclean: func(t *testing.T, img string) { patch(t, img, state, 1) },
+		whole:   "it was not unmounted",
+	}
+}
