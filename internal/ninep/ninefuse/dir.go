@@ -3,7 +3,6 @@ package ninefuse
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"syscall"
 
@@ -50,6 +49,9 @@ func (fs *FS) list(ctx context.Context, h *handle, off uint64) ([]fuse.DirEntry,
 		l.entries = append(l.entries[:0:0], self, self)
 		l.entries[0].Name, l.entries[1].Name = ".", ".."
 		for _, d := range dirs {
+			if fs.isHidden(d.Name) {
+				continue
+			}
 			l.entries = append(l.entries, fuse.DirEntry{Name: d.Name, Mode: d.Mode.Unix() & syscall.S_IFMT, Ino: d.Qid.Path})
 		}
 		for i := range l.entries {
@@ -212,60 +214,17 @@ func (fs *FS) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse
 }
 
 func (fs *FS) remove(ctx context.Context, dirID uint64, name string, isDir bool) fuse.Status {
-	_, dir, done, err := fs.use(dirID)
+	d, dir, done, err := fs.use(dirID)
 	if err != nil {
 		return status(err)
 	}
 	defer done()
-	if !fs.linux && !isDir {
-		if hidden, err := fs.hide(ctx, dir, name); hidden || err != nil {
+	if !fs.linux {
+		if hidden, err := fs.hide(ctx, d, dir, name); hidden || err != nil {
 			return status(err)
 		}
 	}
 	return status(dir.RemoveName(ctx, name, isDir))
-}
-
-// hide renames a file that is open here, and tells whether it was: Plan 9's
-// servers do not go on to serve what was removed. The last to close it removes
-// it.
-func (fs *FS) hide(ctx context.Context, dir *ninep.File, name string) (bool, error) {
-	f, err := dir.Walk(ctx, name)
-	if err != nil {
-		return false, err
-	}
-	defer fs.clunker.add(f)
-	fs.mu.Lock()
-	n := fs.byQid[keyOf(f.Qid())]
-	fs.mu.Unlock()
-	if n == nil || f.Qid().Dir() {
-		return false, nil
-	}
-	n.mu.Lock()
-	inUse := n.opens > 0 && n.hidden == nil
-	n.mu.Unlock()
-	if !inUse {
-		return false, nil
-	}
-	own, err := dir.Walk(ctx)
-	if err != nil {
-		return false, err
-	}
-	h := &hidden{own, fmt.Sprintf(".9pfuse%016x", n.key.path)}
-	if err := dir.RenameName(ctx, name, dir, h.name); err != nil {
-		own.Close(ctx)
-		return false, err
-	}
-	n.mu.Lock()
-	if n.opens > 0 {
-		n.hidden, h = h, nil
-	}
-	n.mu.Unlock()
-	if h != nil { // it was closed meanwhile
-		err := own.RemoveName(ctx, h.name, false)
-		own.Close(ctx)
-		return true, err
-	}
-	return true, nil
 }
 
 // renameNoReplace is RENAME_NOREPLACE of renameat2(2), the only flag there
@@ -311,32 +270,32 @@ func (fs *FS) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldname, newname
 	if err := olddir.RenameName(ctx, oldname, newdir, newname); err != nil {
 		return status(err)
 	}
-	fs.moved(ctx, in.Newdir, newdir, newname)
+	if fs.moved(ctx, newdir, newname) && fs.server != nil {
+		// What the kernel knows below it has to be looked up again, since there
+		// are servers whose fids are paths. The kernel holds locks until the
+		// rename has been answered. This ends soon after that, or with the mount.
+		go fs.server.EntryNotify(in.Newdir, newname)
+	}
 	return fuse.OK
 }
 
-// moved walks to a file that was renamed once more: there are servers whose
-// fids are paths. What the kernel knows below a directory it has to look up
-// again, for the same reason.
-func (fs *FS) moved(ctx context.Context, dirID uint64, dir *ninep.File, name string) {
+// moved walks once more to what was renamed, since there are servers whose
+// fids are paths. It tells whether that is a directory that the kernel knows.
+func (fs *FS) moved(ctx context.Context, dir *ninep.File, name string) bool {
 	f, err := dir.Walk(ctx, name)
 	if err != nil {
-		return // the next look-up meets it
+		return false // the next look-up meets it
 	}
 	fs.mu.Lock()
 	n := fs.byQid[keyOf(f.Qid())]
 	fs.mu.Unlock()
 	if n == nil {
 		fs.clunker.add(f)
-		return
+		return false
 	}
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	fs.dropLocked(n.fid)
 	n.fid = &fid{f, 1}
-	n.mu.Unlock()
-	if f.Qid().Dir() && fs.server != nil {
-		// The kernel holds locks until the rename has been answered. This ends
-		// soon after that, or with the mount.
-		go fs.server.EntryNotify(dirID, name)
-	}
+	return n.dir()
 }

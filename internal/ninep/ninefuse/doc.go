@@ -21,7 +21,7 @@
 // In 9P2000 and 9P2000.u there are things that rename(2) and unlink(2) promise
 // and the protocol lacks: a file in the way of a rename is removed first, a
 // rename to another directory is EXDEV, and a file that is removed while it is
-// open gets another name until it is closed.
+// open gets another name until it is closed (hide.go).
 //
 // Lock order: FS.mu, then node.mu. Neither is held through a request.
 package ninefuse

@@ -242,16 +242,5 @@ func (fs *FS) release(fh uint64) {
 	}
 	ctx := context.Background()
 	h.file.Close(ctx)
-	n := h.node
-	n.mu.Lock()
-	n.opens--
-	var hid *hidden
-	if n.opens == 0 {
-		hid, n.hidden = n.hidden, nil
-	}
-	n.mu.Unlock()
-	if hid != nil {
-		hid.dir.RemoveName(ctx, hid.name, false)
-		hid.dir.Close(ctx)
-	}
+	fs.closed(ctx, h.node)
 }

@@ -3,6 +3,8 @@ package ninefuse
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"sync"
 	"syscall"
 	"time"
@@ -45,7 +47,8 @@ type FS struct {
 
 	client  *ninep.Client
 	cfg     Config
-	linux   bool // the dialect
+	linux   bool   // the dialect
+	hiding  string // how the names begin that hide gives
 	clunker clunker
 	server  *fuse.Server // set by Init, before any request
 
@@ -55,6 +58,7 @@ type FS struct {
 	lastNode   uint64
 	handles    map[uint64]*handle
 	lastHandle uint64
+	lastHidden uint64
 }
 
 // qidKey is what tells a file from others. Trees are known that give a
@@ -80,8 +84,11 @@ type node struct {
 	version uint32 // of what the kernel may have pages of
 	seen    bool   // version means something
 	opens   int    // handles
+	holds   int    // hidden ones in this directory
 	hidden  *hidden
 }
+
+func (n *node) dir() bool { return n.key.kind&ninep.QTDir != 0 }
 
 // sizeLocked notes the file's length. n.mu must be held.
 func (n *node) sizeLocked(size int64) {
@@ -94,12 +101,6 @@ func (n *node) sizeLocked(size int64) {
 type fid struct {
 	*ninep.File
 	uses int // with the node's; guarded by node.mu
-}
-
-// A hidden is where a file that was removed while open is until it is closed.
-type hidden struct {
-	dir  *ninep.File // an own one
-	name string
 }
 
 // status returns the errno that the kernel gets for err.
@@ -135,7 +136,8 @@ func New(client *ninep.Client, root *ninep.File, cfg Config) *FS {
 	fs := &FS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		client:        client, cfg: cfg, linux: client.Dialect() == ninep.Linux,
-		nodes: make(map[uint64]*node), byQid: make(map[qidKey]*node), handles: make(map[uint64]*handle),
+		hiding: fmt.Sprintf(".9pfuse-%016x-", rand.Uint64()),
+		nodes:  make(map[uint64]*node), byQid: make(map[qidKey]*node), handles: make(map[uint64]*handle),
 		lastNode: fuse.FUSE_ROOT_ID,
 	}
 	n := &node{id: fuse.FUSE_ROOT_ID, key: keyOf(root.Qid()), lookups: 1, fid: &fid{root, 1}}
@@ -150,7 +152,10 @@ func (fs *FS) String() string { return "9P" }
 func (fs *FS) Init(server *fuse.Server) { fs.server = server }
 
 // OnUnmount implements fuse.RawFileSystem: nothing comes after it.
-func (fs *FS) OnUnmount() { fs.clunker.stop() }
+func (fs *FS) OnUnmount() {
+	fs.clunker.stop()
+	fs.dropAll()
+}
 
 // A clunker gives fids back in the background, since the kernel must not wait
 // for that. The zero value is ready.
@@ -320,6 +325,9 @@ func (fs *FS) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out
 		return status(err)
 	}
 	defer done()
+	if fs.isHidden(name) {
+		return fuse.ENOENT
+	}
 	ctx := newRequest(cancel, in.Pid)
 	defer ctx.end()
 	_, err = fs.look(ctx, dir, name, out)

@@ -23,6 +23,7 @@ const (
 type Mounted struct {
 	server *fuse.Server
 	dir    string
+	served chan struct{} // closed when nothing uses the client any more
 }
 
 // Mount puts the tree below root at dir, which is a directory, and serves it
@@ -57,13 +58,17 @@ func Mount(dir string, client *ninep.Client, root *ninep.File, cfg Config) (*Mou
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	go server.Serve() // ends when it is unmounted; Wait waits for it
+	m := &Mounted{server, dir, make(chan struct{})}
+	go func() { // ends when it is unmounted; Wait waits for it
+		server.Serve()
+		close(m.served)
+	}()
 	if err := server.WaitMount(); err != nil {
 		server.Unmount()
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	readAhead(dir)
-	return &Mounted{server, dir}, nil
+	return m, nil
 }
 
 // readAhead has the kernel read as far ahead as one transfer, instead of
@@ -94,7 +99,7 @@ func mountFlags(cfg *Config) uintptr {
 }
 
 // Wait returns when the tree has been unmounted.
-func (m *Mounted) Wait() { m.server.Wait() }
+func (m *Mounted) Wait() { <-m.served }
 
 // Unmount ends the mount. It fails while files are open.
 func (m *Mounted) Unmount() error { return m.server.Unmount() }
