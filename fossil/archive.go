@@ -78,13 +78,18 @@ type scored struct {
 
 // Archive archives what waits for it, and returns the score of the last archive
 // that there is then, EmptyScore if there is none.
-func (fs *FS) Archive(ctx context.Context) (venti.Score, error) {
+func (fs *FS) Archive(ctx context.Context) (score venti.Score, err error) {
 	select {
 	case fs.archiving <- struct{}{}:
 		defer func() { <-fs.archiving }()
 	case <-ctx.Done():
 		return fs.Last(), ctx.Err()
 	}
+	ctx, end, err := fs.pause.begin(ctx)
+	if err != nil {
+		return fs.Last(), err
+	}
+	defer func() { err = end(err) }()
 	for {
 		super := fs.b.Super()
 		if super.Current == format.None && super.Next == format.None {
@@ -396,7 +401,7 @@ func (fs *FS) archiveAll(ctx context.Context) {
 		case <-fs.kick:
 		case <-retry.C:
 		}
-		if _, err := fs.Archive(ctx); err != nil && ctx.Err() == nil {
+		if _, err := fs.Archive(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrHalted) {
 			fs.log.Error("archive: try again later", "error", err)
 			retry.Reset(archiveRetry)
 		}

@@ -73,12 +73,18 @@ func Format(ctx context.Context, file disk.File, cfg FormatConfig) error {
 
 // Formatted tells whether file has the header of a file system.
 func Formatted(file disk.File) bool {
-	b := make([]byte, format.HeaderSize)
-	if disk.ReadFull(file, b, format.HeaderOffset) != nil {
-		return false
-	}
-	_, err := format.UnpackHeader(b, file.Size())
+	_, err := BlockSizeOf(file)
 	return err == nil
+}
+
+// BlockSizeOf returns how many bytes are in a block of the file system in file.
+func BlockSizeOf(file disk.File) (int, error) {
+	b := make([]byte, format.HeaderSize)
+	if err := disk.ReadFull(file, b, format.HeaderOffset); err != nil {
+		return 0, err
+	}
+	h, err := format.UnpackHeader(b, file.Size())
+	return h.BlockSize, err
 }
 
 // makeRoot makes the streams of the root directory.
@@ -240,4 +246,19 @@ func rootAttributes(ctx context.Context, br venti.BlockReader, e format.Entry) (
 		return meta.DirEntry{}, fmt.Errorf("%w: no entry for the root directory", ErrBadMeta)
 	}
 	return b.Entry(0)
+}
+
+// ReadConfig returns the console commands that a partition has before its file
+// system. It can be read while that is in use.
+func ReadConfig(name string) (string, error) {
+	p, err := disk.Open(name, disk.Options{ReadOnly: true, Unlocked: true})
+	if err != nil {
+		return "", err
+	}
+	defer p.Close()
+	b := make([]byte, format.ConfigSize)
+	if err := disk.ReadFull(p, b, format.ConfigOffset); err != nil {
+		return "", err
+	}
+	return format.UnpackConfig(b)
 }

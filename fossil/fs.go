@@ -51,6 +51,7 @@ type FS struct {
 
 	archiving chan struct{} // has room for the one archiver
 	kick      chan struct{} // wakes the archiver
+	pause     pause
 
 	// fetch has a part of a file read into memory, unless too many are already;
 	// then it returns false. It is called in views.

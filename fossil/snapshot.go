@@ -44,10 +44,7 @@ func (fs *FS) Snapshot(ctx context.Context, cfg SnapConfig) (path string, err er
 	}
 	fs.log.Info("snapshot", "path", path)
 	if cfg.Archive {
-		select {
-		case fs.kick <- struct{}{}:
-		default:
-		}
+		fs.wakeArchiver()
 	}
 	return path, nil
 }
