@@ -91,8 +91,11 @@ func (n *node) mayName() error {
 	return n.access(permWrite)
 }
 
-// checkName returns an error for what no file may be called.
-func checkName(name string) error {
+// checkName returns an error for what no file in the directory n may be called.
+func (n *node) checkName(name string) error {
+	if n.isCtl(name) {
+		return ninep.ErrExist
+	}
 	for _, c := range []byte(name) {
 		if c < ' ' {
 			return errBadChar
@@ -103,6 +106,10 @@ func checkName(name string) error {
 
 // Wstat implements ninep.Wstater.
 func (n *node) Wstat(ctx context.Context, c ninep.Change) error {
+	if err := n.t.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer n.t.gate.leave()
 	if n.user == users.None && !n.t.cfg.NoPermissions {
 		return errPermission
 	}
@@ -163,11 +170,11 @@ func (n *node) Wstat(ctx context.Context, c ninep.Change) error {
 		ch.UID = &id
 	}
 	if c.Name != nil {
-		if err := checkName(*c.Name); err != nil {
-			return err
-		}
 		dir, err := n.parent(ctx)
 		if err != nil {
+			return err
+		}
+		if err := dir.checkName(*c.Name); err != nil {
 			return err
 		}
 		if err := dir.mayName(); err != nil {

@@ -36,6 +36,10 @@ func (h *handle) use() error {
 
 // ReadAt implements ninep.Reader.
 func (h *handle) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if err := h.n.t.gate.enter(ctx); err != nil {
+		return 0, err
+	}
+	defer h.n.t.gate.leave()
 	if err := h.use(); err != nil {
 		return 0, err
 	}
@@ -44,6 +48,10 @@ func (h *handle) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 
 // WriteAt implements ninep.Writer.
 func (h *handle) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if err := h.n.t.gate.enter(ctx); err != nil {
+		return 0, err
+	}
+	defer h.n.t.gate.leave()
 	if err := h.use(); err != nil {
 		return 0, err
 	}
@@ -54,7 +62,7 @@ func (h *handle) WriteAt(ctx context.Context, p []byte, off int64) (int, error) 
 }
 
 // Sync implements ninep.Syncer.
-func (h *handle) Sync(ctx context.Context) error { return h.n.file.Sync(ctx) }
+func (h *handle) Sync(ctx context.Context) error { return h.n.Sync(ctx) }
 
 // A dirHandle is an open directory.
 type dirHandle struct{ n *node }
@@ -63,11 +71,16 @@ type dirHandle struct{ n *node }
 func (h *dirHandle) Close(context.Context) error { return nil }
 
 // Sync implements ninep.Syncer.
-func (h *dirHandle) Sync(ctx context.Context) error { return h.n.file.Sync(ctx) }
+func (h *dirHandle) Sync(ctx context.Context) error { return h.n.Sync(ctx) }
 
 // ReadDir implements ninep.DirReader.
 func (h *dirHandle) ReadDir(ctx context.Context, cookie uint64) iter.Seq2[ninep.Dir, error] {
 	return func(yield func(ninep.Dir, error) bool) {
+		if err := h.n.t.gate.enter(ctx); err != nil {
+			yield(ninep.Dir{}, err)
+			return
+		}
+		defer h.n.t.gate.leave()
 		inside := h.n.at(nil) // in the space of what is in the directory
 		for info, err := range h.n.file.ListAfter(ctx, cookie) {
 			if err != nil {
@@ -77,6 +90,9 @@ func (h *dirHandle) ReadDir(ctx context.Context, cookie uint64) iter.Seq2[ninep.
 			if !yield(inside.dir(&info), nil) {
 				return
 			}
+		}
+		if h.n.isCtl(ctlName) && cookie < ctlCookie {
+			yield(h.n.ctl().dir(), nil)
 		}
 	}
 }

@@ -67,6 +67,13 @@ func (n *node) Qid() ninep.Qid {
 
 // Walk implements ninep.Node.
 func (n *node) Walk(ctx context.Context, name string) (ninep.Node, error) {
+	if n.isCtl(name) {
+		return n.ctl(), nil
+	}
+	if err := n.t.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer n.t.gate.leave()
 	c, err := n.walk(ctx, name)
 	if err != nil {
 		return nil, err
@@ -91,6 +98,10 @@ const maxTarget = 4096
 
 // Stat implements ninep.Node.
 func (n *node) Stat(ctx context.Context) (ninep.Dir, error) {
+	if err := n.t.gate.enter(ctx); err != nil {
+		return ninep.Dir{}, err
+	}
+	defer n.t.gate.leave()
 	info, err := n.file.Stat(ctx)
 	if err != nil {
 		return ninep.Dir{}, err
@@ -121,6 +132,10 @@ func (n *node) dir(info *fossil.Info) ninep.Dir {
 
 // Open implements ninep.Node.
 func (n *node) Open(ctx context.Context, mode ninep.OpenMode) (ninep.Handle, error) {
+	if err := n.t.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer n.t.gate.leave()
 	e := n.file.DirEntry()
 	truncate := mode&ninep.OTRUNC != 0 && e.Mode&meta.ModeAppend == 0
 	var perm meta.Mode
@@ -172,7 +187,13 @@ func (n *node) open(mode ninep.OpenMode) (ninep.Handle, error) {
 }
 
 // Sync implements ninep.Syncer.
-func (n *node) Sync(ctx context.Context) error { return n.file.Sync(ctx) }
+func (n *node) Sync(ctx context.Context) error {
+	if err := n.t.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer n.t.gate.leave()
+	return n.file.Sync(ctx)
+}
 
 // parent returns the directory above, as far as what may be done there goes.
 func (n *node) parent(ctx context.Context) (*node, error) {
@@ -182,6 +203,10 @@ func (n *node) parent(ctx context.Context) (*node, error) {
 
 // Remove implements ninep.Remover.
 func (n *node) Remove(ctx context.Context) error {
+	if err := n.t.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer n.t.gate.leave()
 	dir, err := n.parent(ctx)
 	if err != nil {
 		return err
@@ -195,6 +220,10 @@ func (n *node) Remove(ctx context.Context) error {
 // Parent implements ninep.Parenter. The space of the qids is that of the
 // directory, which is another only above a snapshot, where nothing moves.
 func (n dirNode) Parent(ctx context.Context) (ninep.Node, error) {
+	if err := n.t.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer n.t.gate.leave()
 	p, err := n.parent(ctx)
 	if err != nil {
 		return nil, err
@@ -205,6 +234,10 @@ func (n dirNode) Parent(ctx context.Context) (ninep.Node, error) {
 
 // Create implements ninep.Creator.
 func (n dirNode) Create(ctx context.Context, name string, perm ninep.Mode, mode ninep.OpenMode) (ninep.Node, ninep.Handle, error) {
+	if err := n.t.gate.enter(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer n.t.gate.leave()
 	limit := meta.Mode(0o666)
 	if perm.Dir() {
 		limit = 0o777
@@ -226,7 +259,7 @@ func (n dirNode) Create(ctx context.Context, name string, perm ninep.Mode, mode 
 
 // create has a file made called name, if the user may; id is the user's.
 func (n dirNode) create(ctx context.Context, name string, do func(id string) (*fossil.File, error)) (*node, error) {
-	if err := checkName(name); err != nil {
+	if err := n.checkName(name); err != nil {
 		return nil, err
 	}
 	if err := n.mayName(); err != nil {
@@ -245,6 +278,10 @@ func (n dirNode) create(ctx context.Context, name string, do func(id string) (*f
 
 // Symlink implements ninep.Symlinker.
 func (n dirNode) Symlink(ctx context.Context, name, target string) (ninep.Node, error) {
+	if err := n.t.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer n.t.gate.leave()
 	if len(target) > maxTarget {
 		return nil, ninep.ErrNameTooLong
 	}
@@ -259,11 +296,15 @@ func (n dirNode) Symlink(ctx context.Context, name, target string) (ninep.Node, 
 
 // Rename implements ninep.Renamer.
 func (n dirNode) Rename(ctx context.Context, oldname string, newdir ninep.Node, newname string) error {
+	if err := n.t.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer n.t.gate.leave()
 	to, ok := nodeOf(newdir)
 	if !ok || to.t != n.t {
 		return ninep.ErrCrossDevice
 	}
-	if err := checkName(newname); err != nil {
+	if err := to.checkName(newname); err != nil {
 		return err
 	}
 	for _, d := range []*node{n.node, to} {

@@ -17,14 +17,25 @@ type Config struct {
 	NoPermissions bool             // everybody may do everything that can be done
 	AnyWstat      bool             // whoever may change anything may change owners, groups, modes and times
 	Now           func() time.Time // nil means time.Now
+
+	// Ctl, if it is not nil, is called for each opening of the file ctl in the
+	// root directory, which adm and its group may. It returns what runs the
+	// lines that are written there.
+	Ctl func() Runner
 }
 
 // A Tree is a file system as 9P clients see it. It is an ninep.FS.
 type Tree struct {
-	fs     *fossil.FS
-	cfg    Config
+	fs  *fossil.FS
+	cfg Config
+	*shared
+}
+
+// What all trees of one file system share.
+type shared struct {
 	users  atomic.Pointer[users.Table]
 	leases leases
+	gate   gate
 }
 
 // New returns the tree of fs. Its users are the default ones until SetUsers.
@@ -35,9 +46,18 @@ func New(fs *fossil.FS, cfg Config) *Tree {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	t := &Tree{fs: fs, cfg: cfg, leases: leases{now: cfg.Now, held: map[uint64]*lease{}}}
+	t := &Tree{fs: fs, cfg: cfg, shared: &shared{leases: leases{now: cfg.Now, held: map[uint64]*lease{}}, gate: newGate()}}
 	t.users.Store(users.Default())
 	return t
+}
+
+// Loose returns a tree of the same file system that allows more: what t does,
+// and what the arguments say as those of Config do.
+func (t *Tree) Loose(noPermissions, anyWstat bool) *Tree {
+	l := &Tree{fs: t.fs, cfg: t.cfg, shared: t.shared}
+	l.cfg.NoPermissions = t.cfg.NoPermissions || noPermissions
+	l.cfg.AnyWstat = t.cfg.AnyWstat || anyWstat
+	return l
 }
 
 // Users returns the table of users.
@@ -52,6 +72,10 @@ func (t *Tree) Attach(ctx context.Context, user, aname string) (ninep.Node, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := t.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer t.gate.leave()
 	n := &node{t: t, file: t.fs.Root(), user: user}
 	for name := range strings.SplitSeq(path, "/") {
 		if name == "" {
@@ -77,7 +101,11 @@ func (t *Tree) path(aname string) (string, error) {
 }
 
 // StatFS implements ninep.StatFSer.
-func (t *Tree) StatFS(context.Context, ninep.Node) (ninep.StatFS, error) {
+func (t *Tree) StatFS(ctx context.Context, _ ninep.Node) (ninep.StatFS, error) {
+	if err := t.gate.enter(ctx); err != nil {
+		return ninep.StatFS{}, err
+	}
+	defer t.gate.leave()
 	used, total := t.fs.Usage()
 	bs := int64(t.fs.BlockSize())
 	free := uint64((total - used) / bs)
