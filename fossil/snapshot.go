@@ -285,8 +285,9 @@ func (fs *FS) SetEpochLow(ctx context.Context, low uint32) error {
 	return nil
 }
 
-// unarchived returns the oldest epoch of a tree that the archiver has or gets,
-// or that of the active tree.
+// unarchived returns the oldest epoch of what the archiver has or gets, or that
+// of the active tree. A snapshot that is to be archived is one epoch older than
+// the tree that it is archived with, or more if that waits for the next.
 func (fs *FS) unarchived(ctx context.Context) (uint32, error) {
 	super := fs.b.Super()
 	oldest := super.EpochHigh
@@ -299,6 +300,20 @@ func (fs *FS) unarchived(ctx context.Context) (uint32, error) {
 			return 0, translate(err)
 		}
 		oldest = min(oldest, l.Epoch)
+	}
+	if oldest == super.EpochHigh {
+		return oldest, nil
+	}
+	for _, path := range []string{"/archive", "/snapshot"} {
+		list, err := fs.Snapshots(ctx, path)
+		if err != nil {
+			return 0, err
+		}
+		for _, s := range list {
+			if s.Archive && s.Epoch != 0 && !s.Dead {
+				oldest = min(oldest, s.Epoch)
+			}
+		}
 	}
 	return oldest, nil
 }

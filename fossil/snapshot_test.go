@@ -125,6 +125,9 @@ func TestSnapshots(t *testing.T) {
 	if low, _ := fs.Epochs(); low != 4 {
 		t.Errorf("low epoch %d, want that of the oldest archive", low)
 	}
+	if err := fs.SetEpochLow(t.Context(), 5); err == nil {
+		t.Error("an archive that waits can be let go of")
+	}
 	list, err := fs.Snapshots(t.Context(), "/")
 	if err != nil || len(list) != 2 {
 		t.Errorf("snapshots %+v, %v", list, err)
