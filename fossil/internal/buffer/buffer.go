@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"strata/fossil/internal/format"
 	"strata/internal/disk"
@@ -24,7 +25,8 @@ var (
 // Config holds the options of Open.
 type Config struct {
 	Venti    venti.BlockReader // nil if there is none
-	Memory   int64             // bytes for blocks; 0 means 32 MiB
+	Memory   int64             // bytes for blocks, dirty ones included; 0 means 32 MiB
+	Patience time.Duration     // for one read from Venti; 0 means as long as Venti has
 	ReadOnly bool              // change nothing, not even to apply a log
 	LogBytes int64             // of a log that is made; 0 means a thirty-second of the partition, at most 64 MiB
 }
@@ -32,20 +34,25 @@ type Config struct {
 const (
 	defaultMemory = 32 << 20
 	minBlocks     = 64 // in the cache
+	minReserve    = 64 // a snapshot and its names take less than half
+	maxReserve    = 4096
 	minLog        = 64 << 10
 	maxLog        = 64 << 20
 )
 
 // A Buffer is an open partition. Its methods may be called at once.
 type Buffer struct {
-	file   disk.File
-	h      format.Header
-	venti  venti.BlockReader
-	cache  *cache
-	log    *redo // nil if opened for reading; the committer's own
-	empty  [2][]byte
-	dirty  int // so many blocks to be written make updates wait
-	record int // so many bytes of changes are a group's limit
+	file     disk.File
+	h        format.Header
+	venti    venti.BlockReader
+	patience time.Duration
+	cache    *cache
+	log      *redo // nil if opened for reading; the committer's own
+	empty    [2][]byte
+	dirty    int // so many changed blocks make updates wait, or a checkpoint due
+	record   int // so many bytes of changes are a group's limit
+	counts   counts
+	reserve  uint32 // blocks that Update leaves, and half of them UpdateReserved
 
 	kick    chan struct{} // wakes the committer
 	jobs    chan job      // what else the committer does
@@ -58,7 +65,6 @@ type Buffer struct {
 	super      format.Super
 	free       *freemap // blocks that can be allocated
 	used       uint32   // blocks that are neither free nor to be so
-	reserve    uint32   // blocks that only privileged updates get
 	running    *group   // what updates go into
 	committing *group   // what is being written, or nil
 	intents    map[uint64]intent
@@ -77,7 +83,7 @@ type Buffer struct {
 // disk.
 func Open(file disk.File, cfg Config) (*Buffer, error) {
 	b := &Buffer{
-		file: file, venti: cfg.Venti,
+		file: file, venti: cfg.Venti, patience: cfg.Patience,
 		kick: make(chan struct{}, 1), jobs: make(chan job), tidy: make(chan struct{}, 1),
 		running: newGroup(), intents: map[uint64]intent{}, stuck: map[uint64]error{}, tidied: make(chan struct{}),
 		logged: map[uint32][]byte{}, durable: map[uint64]intent{},
@@ -94,7 +100,7 @@ func Open(file disk.File, cfg Config) (*Buffer, error) {
 		cfg.Memory = defaultMemory
 	}
 	limit := max(int(cfg.Memory/int64(b.h.BlockSize)), minBlocks)
-	b.dirty = limit / 2
+	b.dirty = limit / 4 // in the running group, in the one that is committed, in the log
 	b.cache = newCache(limit, b.load)
 	for i, t := range []format.Type{format.Data, format.Data + 1} {
 		b.empty[i] = make([]byte, b.h.BlockSize)
@@ -152,7 +158,7 @@ func (b *Buffer) open(cfg Config) error {
 	} else if err := b.findLog(runs, cfg.LogBytes); err != nil {
 		return err
 	}
-	b.reserve = min(max(b.h.Blocks()/64, 8), 4096)
+	b.reserve = min(max(b.h.Blocks()/64, minReserve), maxReserve, b.h.Blocks()/8)
 	b.record = int(b.log.ring / 3)
 	// From now on the super block in memory has the version that it has on the
 	// disk while the log matters, so that no change in the log touches it.
@@ -261,20 +267,50 @@ func (b *Buffer) load(ctx context.Context, k key) ([]byte, error) {
 		if err := disk.ReadFull(b.file, buf, b.h.Offset(k.block)); err != nil {
 			return nil, fmt.Errorf("read block %d: %w", k.block, err)
 		}
+		b.counts.diskReads.Add(1)
 		return buf, nil
 	}
 	if b.venti == nil {
 		return nil, fmt.Errorf("%w: no server for %v", ErrVenti, k.score)
 	}
-	n, err := b.venti.ReadBlock(ctx, k.score, venti.Type(k.typ()), buf)
+	n, err := b.readVenti(ctx, k, buf)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, fmt.Errorf("%w: read %v: %w", ErrVenti, k.score, err)
+		return nil, err
 	}
 	format.Extend(buf, n, k.typ())
 	return buf, nil
+}
+
+// errPatience ends a read that Venti does not answer.
+var errPatience = errors.New("no answer")
+
+// readVenti reads a block from Venti.
+func (b *Buffer) readVenti(ctx context.Context, k key, buf []byte) (int, error) {
+	c, start := &b.counts, time.Now()
+	c.ventiReads.Add(1)
+	c.ventiRunning.Add(1)
+	wait := ctx
+	if b.patience > 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeoutCause(ctx, b.patience, errPatience)
+		defer cancel()
+	}
+	n, err := b.venti.ReadBlock(wait, k.score, venti.Type(k.typ()), buf)
+	c.ventiRunning.Add(-1)
+	c.ventiTime.Add(int64(time.Since(start)))
+	c.ventiBytes.Add(int64(n))
+	switch {
+	case err == nil:
+		return n, nil
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	}
+	c.ventiErrors.Add(1)
+	if context.Cause(wait) == errPatience {
+		// Not the error of a context: it is for all who wait for the block.
+		return 0, fmt.Errorf("%w: read %v: %w in %v", ErrVenti, k.score, errPatience, b.patience)
+	}
+	return 0, fmt.Errorf("%w: read %v: %w", ErrVenti, k.score, err)
 }
 
 // Label returns the label of a data block.

@@ -51,14 +51,18 @@ type cached struct {
 	elem *list.Element // its place in the order, if pins is 0 and it is there
 }
 
-// A cache holds blocks, of each at most one.
+// A cache holds blocks, of each at most one. What is pinned counts: there are
+// fewer others then, but for a quarter of the limit. Who pins sees to it that
+// there is not much.
 type cache struct {
-	limit int // of blocks that nobody pins
+	limit int // of blocks
 	load  func(context.Context, key) ([]byte, error)
 
 	mu     sync.Mutex // guards the fields below
 	blocks map[key]*cached
-	order  *list.List // of *cached, the last used first
+	order  *list.List // of *cached that nobody pins, the last used first
+	hits   int64
+	misses int64
 }
 
 func newCache(limit int, load func(context.Context, key) ([]byte, error)) *cache {
@@ -74,6 +78,7 @@ func (c *cache) peek(k key) ([]byte, bool) {
 		return nil, false
 	}
 	c.touchLocked(e)
+	c.hits++
 	return e.data, true
 }
 
@@ -91,6 +96,7 @@ func (c *cache) get(ctx context.Context, k key) ([]byte, error) {
 		e := c.blocks[k]
 		if e != nil && e.data != nil {
 			c.touchLocked(e)
+			c.hits++
 			data := e.data
 			c.mu.Unlock()
 			return data, nil
@@ -98,6 +104,7 @@ func (c *cache) get(ctx context.Context, k key) ([]byte, error) {
 		if e == nil {
 			e = &cached{key: k, done: make(chan struct{})}
 			c.blocks[k] = e
+			c.misses++
 			c.mu.Unlock()
 			data, err := c.load(ctx, k)
 			c.finish(e, data, err)
@@ -137,15 +144,27 @@ func (c *cache) finish(e *cached, data []byte, err error) {
 	}
 }
 
-// addLocked puts e into the order, and drops what is too much.
+// addLocked puts e into the order.
 func (c *cache) addLocked(e *cached) {
 	e.elem = c.order.PushFront(e)
-	for c.order.Len() > c.limit {
-		last := c.order.Back()
-		old := c.order.Remove(last).(*cached)
+	c.trimLocked()
+}
+
+// trimLocked drops what is too much.
+func (c *cache) trimLocked() {
+	for len(c.blocks) > c.limit && c.order.Len() > c.limit/4 {
+		old := c.order.Remove(c.order.Back()).(*cached)
 		old.elem = nil
 		delete(c.blocks, old.key)
 	}
+}
+
+// stats puts the cache's numbers into s.
+func (c *cache) stats(s *Stats) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Cached, s.Pinned, s.CacheLimit = len(c.blocks), len(c.blocks)-c.order.Len(), c.limit
+	s.Hits, s.Misses = c.hits, c.misses
 }
 
 // put replaces a block, or adds it, and pins it so many times more.
@@ -169,6 +188,8 @@ func (c *cache) put(k key, data []byte, pins int) {
 	e.pins += pins
 	if e.pins == 0 {
 		c.addLocked(e)
+	} else {
+		c.trimLocked()
 	}
 }
 

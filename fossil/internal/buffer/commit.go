@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"strata/fossil/internal/format"
 )
@@ -113,7 +114,7 @@ func (b *Buffer) publishLocked(tx *Tx) (ok bool, err error) {
 	if len(tx.intents) > 0 {
 		notify(b.tidy)
 	}
-	if len(g.write) > b.dirty/2 || len(g.record) > b.record/2 {
+	if len(g.write)+len(g.meta) > b.dirty/2 || len(g.record) > b.record/2 {
 		b.wake()
 	}
 	return true, nil
@@ -196,7 +197,10 @@ func (b *Buffer) commitAll(ctx context.Context) {
 		b.committing, b.running = g, newGroup()
 		b.mu.Unlock()
 
+		start := time.Now()
 		err := b.commit(g)
+		b.counts.commits.Add(1)
+		b.counts.commitTime.Add(int64(time.Since(start)))
 		b.mu.Lock()
 		b.committing = nil
 		if err != nil && (b.err == nil || b.err == ErrClosed) {
@@ -210,7 +214,7 @@ func (b *Buffer) commitAll(ctx context.Context) {
 		b.mu.Unlock()
 		g.err = err
 		close(g.done)
-		if err == nil && b.log.head-b.log.tail > b.log.ring/2 {
+		if err == nil && (b.log.head-b.log.tail > b.log.ring/2 || len(b.logged) > b.dirty) {
 			if err := b.checkpoint(); err != nil {
 				b.fail(err)
 			}
@@ -247,6 +251,7 @@ func (b *Buffer) commit(g *group) error {
 		if err := b.log.append(g.record); err != nil {
 			return err
 		}
+		b.counts.logBytes.Add(int64(len(g.record)))
 	}
 	if err := b.file.Sync(); err != nil { // the commit point
 		return err
@@ -339,6 +344,7 @@ func (b *Buffer) checkpoint() error {
 	if err := b.file.Sync(); err != nil {
 		return err
 	}
+	b.counts.checkpoints.Add(1)
 	for n := range b.logged {
 		b.cache.unpin(localKey(n))
 	}
@@ -367,6 +373,7 @@ func (b *Buffer) writeBlocks(blocks map[uint32][]byte) error {
 		if _, err := b.file.WriteAt(data, b.h.Offset(list[i])); err != nil {
 			return err
 		}
+		b.counts.written.Add(int64(n))
 		i += n
 	}
 	return nil

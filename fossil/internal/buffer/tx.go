@@ -27,17 +27,17 @@ type change struct {
 // A Tx is an update under way. It sees its own changes. Its methods return
 // errors that the update must return too; then nothing was done.
 type Tx struct {
-	b          *Buffer
-	privileged bool
-	super      format.Super
-	superSet   bool
-	blocks     map[uint32]change
-	taken      []uint32 // allocated
-	freed      []uint32 // can be allocated once this is committed
-	misses     []key
-	intents    []intent
-	done       []uint64
-	publish    []func()
+	b        *Buffer
+	leave    uint32 // so many free blocks
+	super    format.Super
+	superSet bool
+	blocks   map[uint32]change
+	taken    []uint32 // allocated
+	freed    []uint32 // can be allocated once this is committed
+	misses   []key
+	intents  []intent
+	done     []uint64
+	publish  []func()
 }
 
 // Super returns the super block.
@@ -183,7 +183,7 @@ func (tx *Tx) Own(p format.Pointer, t format.Type, tag uint32) (bool, error) {
 // returned. Without room the error is ErrFull.
 func (tx *Tx) Alloc(t format.Type, tag uint32, data []byte) (addr uint32, buf []byte, err error) {
 	free := tx.b.free
-	if !tx.privileged && free.free <= tx.b.reserve {
+	if free.free <= tx.leave {
 		return 0, nil, ErrFull
 	}
 	addr, ok := free.take()

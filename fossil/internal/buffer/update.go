@@ -18,17 +18,27 @@ const fetchers = 64
 // since it ends when it needs a block that is not in memory: it must do nothing
 // that cannot be done again, and wait for nothing.
 func (b *Buffer) Update(ctx context.Context, f func(tx *Tx) error) error {
-	return b.update(ctx, false, f)
+	return b.update(ctx, b.reserve, f)
+}
+
+// UpdateReserved is Update that may take half of the reserve: for what must
+// not fail because others have filled the disk.
+func (b *Buffer) UpdateReserved(ctx context.Context, f func(tx *Tx) error) error {
+	return b.update(ctx, b.reserve/2, f)
 }
 
 // UpdatePrivileged is Update that may take the last free blocks: for what
-// makes room, or must not fail.
+// makes room.
 func (b *Buffer) UpdatePrivileged(ctx context.Context, f func(tx *Tx) error) error {
-	return b.update(ctx, true, f)
+	return b.update(ctx, 0, f)
 }
 
-func (b *Buffer) update(ctx context.Context, privileged bool, f func(tx *Tx) error) error {
-	return b.run(ctx, func() (misses []key, wait <-chan struct{}, err error) { return b.try(privileged, f) })
+func (b *Buffer) update(ctx context.Context, leave uint32, f func(tx *Tx) error) error {
+	err := b.run(ctx, func() (misses []key, wait <-chan struct{}, err error) { return b.try(leave, f) })
+	if errors.Is(err, ErrFull) {
+		b.counts.full.Add(1)
+	}
+	return err
 }
 
 // View runs f, which sees what updates before it did and changes nothing, and
@@ -98,14 +108,14 @@ func (b *Buffer) fetch(ctx context.Context, keys []key) (pinned []key, err error
 
 // try runs f once. When it fails and wait is not nil, it may do better when
 // that is closed.
-func (b *Buffer) try(privileged bool, f func(tx *Tx) error) (misses []key, wait <-chan struct{}, err error) {
+func (b *Buffer) try(leave uint32, f func(tx *Tx) error) (misses []key, wait <-chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	tx := &Tx{b: b, privileged: privileged, super: b.super, blocks: map[uint32]change{}}
+	tx := &Tx{b: b, leave: leave, super: b.super, blocks: map[uint32]change{}}
 	if b.err != nil {
 		return nil, nil, b.err
 	}
-	if len(b.running.write) > b.dirty {
+	if len(b.running.write)+len(b.running.meta) > b.dirty {
 		return nil, b.soonLocked(), errMiss
 	}
 	err = f(tx)
