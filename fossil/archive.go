@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,12 +20,15 @@ import (
 // ErrNoVenti is why a file system that has no Venti cannot archive.
 var ErrNoVenti = errors.New("no Venti server")
 
-// What the archiver does at once.
+// What the archiver does at once, and when it tries again.
 const (
-	archiveWrites  = 64   // blocks on their way to Venti
+	archiveWorkers = 128  // goroutines, each with a block on its way to Venti
 	archivePublish = 4096 // pointers that wait for a sync of Venti
-	archiveChunk   = 200  // pointers that one update replaces
-	archiveRetry   = time.Minute
+	archiveBehind  = 4 * archivePublish
+	archiveChunk   = 200 // pointers that one update replaces
+	archiveSoon    = time.Second
+	archiveLater   = time.Minute
+	archiveReport  = 10 * time.Second
 )
 
 // An archiver sends a snapshot's blocks to Venti, those below first, and puts
@@ -41,22 +45,30 @@ const (
 // What is not archived (temporary files and snapshots) is empty in the archive
 // and stays as it is here: the blocks above it are sent as they would be
 // without it, and keep their addresses.
+//
+// Subtrees are sent by goroutines of their own while there are workers left,
+// and else by the one that has come to them. Nobody who works waits for a
+// worker, and who waits for a block waits for one below its own, so that they
+// all come to an end.
 type archiver struct {
-	fs   *FS
-	low  uint32          // the super block's epochLow when it began
-	done map[uint32]sent // blocks above leaves; what is in two snapshots is met twice
+	fs      *FS
+	low     uint32        // the super block's epochLow when it began
+	workers chan struct{} // has room for all but the first
+	publish chan struct{} // has room for the one who publishes
+	fail    func(error)   // ends all with the first error
 
-	mu      sync.Mutex // guards what follows
-	blocks  int        // sent
-	bytes   int64
-	pending []publication
-	waiting int // pointers in pending
+	mu      sync.Mutex       // guards what follows
+	blocks  map[uint32]*sent // those above leaves; what is in two snapshots is met twice
+	pending []publication    // what is below a block comes before it
+	waiting int              // pointers in pending
 }
 
-// A sent is a block that Venti has.
+// A sent is a block that Venti has, or gets.
 type sent struct {
+	ready chan struct{} // closed when the rest is there
 	score venti.Score
 	whole bool // the score stands for the block as it will be here
+	err   error
 }
 
 // A publication is the scores that replace addresses in one block.
@@ -98,43 +110,53 @@ func (fs *FS) Archive(ctx context.Context) (score venti.Score, err error) {
 		if fs.venti == nil {
 			return super.Last, fmt.Errorf("archive: %w", ErrNoVenti)
 		}
-		if err := fs.archive(ctx); err != nil {
-			return super.Last, fmt.Errorf("archive: %w", translate(err))
+		used, _ := fs.b.Used()
+		fs.progress.begin(fs.cfg.Now(), used)
+		err := translate(fs.archive(ctx))
+		fs.progress.end(fs.cfg.Now(), err)
+		if err != nil {
+			return super.Last, fmt.Errorf("archive: %w", err)
 		}
 	}
 }
 
 // archive archives the current tree, or the next.
 func (fs *FS) archive(ctx context.Context) error {
-	start := time.Now()
 	var super format.Super
-	err := fs.b.UpdatePrivileged(ctx, func(tx *buffer.Tx) error {
+	var root format.Label
+	err := fs.b.UpdatePrivileged(ctx, func(tx *buffer.Tx) (err error) {
 		super = tx.Super()
 		if super.Current == format.None {
 			super.Current, super.Next = super.Next, format.None
 			tx.SetSuper(super)
 		}
-		return nil
+		root, err = tx.Label(super.Current)
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	a := &archiver{fs: fs, low: super.EpochLow, done: map[uint32]sent{}}
-	top, _, err := a.block(ctx, super.Current, format.Dir, format.RootTag, slots{entries: 3})
+	names, err := fs.waiting(ctx, root.Epoch)
 	if err != nil {
 		return err
 	}
-	root := venti.Root{Name: "fossil", Type: "vac", Score: top, BlockSize: fs.b.BlockSize()}
+	wctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	a := &archiver{
+		fs: fs, low: super.EpochLow, blocks: map[uint32]*sent{}, fail: fail,
+		workers: make(chan struct{}, archiveWorkers-1), publish: make(chan struct{}, 1),
+	}
+	top, _, err := a.block(wctx, super.Current, format.Dir, format.RootTag, slots{entries: 3})
+	if err != nil {
+		return context.Cause(wctx)
+	}
+	vr := venti.Root{Name: "fossil", Type: "vac", Score: top, BlockSize: fs.b.BlockSize()}
 	if super.Last != venti.EmptyScore {
-		root.Prev = super.Last
+		vr.Prev = super.Last
 	}
-	packed, err := root.Pack(nil)
-	if err != nil {
-		return err
-	}
-	score, err := fs.venti.WriteBlock(ctx, venti.RootType, packed)
+	score, err := writeRoot(ctx, fs.venti, vr)
 	if err == nil {
-		err = a.publish(ctx, true)
+		err = a.publishAll(ctx)
 	}
 	if err == nil {
 		err = fs.readable(ctx, score, top)
@@ -151,10 +173,46 @@ func (fs *FS) archive(ctx context.Context) error {
 	if err == nil {
 		err = fs.b.Sync(ctx)
 	}
-	if err == nil {
-		fs.log.Info("archive", "score", "vac:"+score.String(), "blocks", a.blocks, "bytes", a.bytes, "took", time.Since(start).Round(time.Millisecond))
+	if err != nil {
+		return err
 	}
-	return err
+	p := fs.Archiving()
+	fs.log.Info("archive", "score", "vac:"+score.String(), "blocks", p.Blocks, "bytes", p.Bytes, "took", fs.cfg.Now().Sub(p.Began).Round(time.Millisecond))
+	for _, path := range names {
+		// One that was copied meanwhile is on Venti here when the next is done.
+		if s, err := fs.Vac(ctx, path); err == nil {
+			fs.log.Info("archived", "path", path, "score", "vac:"+s.String())
+		}
+	}
+	return nil
+}
+
+// waiting lists the archival snapshots below /archive that are in the tree of
+// an epoch and not on Venti yet.
+func (fs *FS) waiting(ctx context.Context, epoch uint32) (paths []string, err error) {
+	list, err := fs.LocalSnapshots(ctx, "/archive")
+	if errors.Is(err, ErrNotExist) {
+		return nil, nil
+	}
+	for _, s := range list {
+		if s.Archive && !s.Dead && s.Epoch <= epoch {
+			paths = append(paths, s.Path)
+		}
+	}
+	return paths, err
+}
+
+// writeRoot writes a root block.
+func writeRoot(ctx context.Context, bw venti.BlockWriter, root venti.Root) (venti.Score, error) {
+	packed, err := root.Pack(nil)
+	if err != nil {
+		return venti.Score{}, err
+	}
+	s, err := bw.WriteBlock(ctx, venti.RootType, packed)
+	if err != nil {
+		err = fmt.Errorf("%w: write root: %w", buffer.ErrVenti, err)
+	}
+	return s, err
 }
 
 // readable checks that what leads to an archive can be read from Venti.
@@ -162,18 +220,18 @@ func (fs *FS) readable(ctx context.Context, score, top venti.Score) error {
 	buf := make([]byte, fs.b.BlockSize())
 	n, err := fs.venti.ReadBlock(ctx, score, venti.RootType, buf)
 	if err != nil {
-		return fmt.Errorf("read back root %v: %w", score, err)
+		return fmt.Errorf("%w: read back root %v: %w", buffer.ErrVenti, score, err)
 	}
 	if root, err := venti.UnpackRoot(buf[:n]); err != nil || root.Score != top {
-		return fmt.Errorf("read back root %v: another block: %w", score, err)
+		return fmt.Errorf("%w: read back root %v: another block: %w", buffer.ErrVenti, score, err)
 	}
 	if n, err = fs.venti.ReadBlock(ctx, top, venti.DirType, buf); err != nil {
-		return fmt.Errorf("read back root directory %v: %w", top, err)
+		return fmt.Errorf("%w: read back root directory %v: %w", buffer.ErrVenti, top, err)
 	}
 	clear(buf[n:]) // zeros at its end are not kept
 	e := format.EntryAt(buf, 0)
 	if ok, err := venti.HasBlock(ctx, fs.venti, e.Root.Score(), venti.Type(e.Type())); err != nil || !ok {
-		return fmt.Errorf("read back root directory %v: its entry %v: %w", top, e.Root, cmp.Or(err, venti.ErrNotFound))
+		return fmt.Errorf("%w: read back root directory %v: its entry %v: %w", buffer.ErrVenti, top, e.Root, cmp.Or(err, venti.ErrNotFound))
 	}
 	return nil
 }
@@ -188,10 +246,9 @@ func (a *archiver) send(ctx context.Context, data []byte, t format.Type) (venti.
 	if err != nil {
 		return s, fmt.Errorf("%w: write block: %w", buffer.ErrVenti, err)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.blocks++
-	a.bytes += int64(len(data))
+	if p, ok := a.fs.progress.sent(a.fs.cfg.Now(), len(data)); ok {
+		a.fs.log.Info("archiving", "blocks", p.Blocks, "bytes", p.Bytes, "of at most", p.Local, "blocks since", p.Began)
+	}
 	return s, nil
 }
 
@@ -199,11 +256,32 @@ func (a *archiver) send(ctx context.Context, data []byte, t format.Type) (venti.
 // matter, and returns its score. whole is false if what was sent is not what is
 // here.
 func (a *archiver) block(ctx context.Context, addr uint32, t format.Type, tag uint32, n slots) (s venti.Score, whole bool, err error) {
-	if t != format.Data { // leaves are sent at once, and may be sent again
-		if was, ok := a.done[addr]; ok {
-			return was.score, was.whole, nil
+	if t == format.Data { // sent at once, and may be sent again
+		if s, whole, err = a.tree(ctx, addr, t, tag, n); err != nil {
+			a.fail(err)
 		}
+		return s, whole, err
 	}
+	a.mu.Lock()
+	b := a.blocks[addr]
+	mine := b == nil
+	if mine {
+		b = &sent{ready: make(chan struct{})}
+		a.blocks[addr] = b
+	}
+	a.mu.Unlock()
+	if mine {
+		if b.score, b.whole, b.err = a.tree(ctx, addr, t, tag, n); b.err != nil {
+			a.fail(b.err)
+		}
+		close(b.ready)
+	}
+	<-b.ready
+	return b.score, b.whole, b.err
+}
+
+// tree is block for one that nobody else sends.
+func (a *archiver) tree(ctx context.Context, addr uint32, t format.Type, tag uint32, n slots) (s venti.Score, whole bool, err error) {
 	data, err := a.fs.b.Get(ctx, format.Local(addr), t, tag)
 	if err != nil {
 		return s, false, err
@@ -221,8 +299,7 @@ func (a *archiver) block(ctx context.Context, addr uint32, t format.Type, tag ui
 	}
 	out := bytes.Clone(data)
 	list := make([]scored, n.of(t))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(archiveWrites)
+	var g errgroup.Group
 	whole = true
 	for i := range list {
 		c, ok, left := a.child(data, i, t, tag, n)
@@ -236,18 +313,27 @@ func (a *archiver) block(ctx context.Context, addr uint32, t format.Type, tag ui
 			continue
 		}
 		list[i] = scored{slot: i, child: c.addr}
-		do := func(ctx context.Context) (err error) {
+		do := func() (err error) {
 			list[i].score, list[i].whole, err = a.block(ctx, c.addr, c.typ, c.tag, c.slots)
 			return err
 		}
-		if c.typ == format.Data {
-			g.Go(func() error { return do(gctx) })
-		} else if err := do(ctx); err != nil {
-			g.Wait()
-			return s, false, err
+		select {
+		case a.workers <- struct{}{}:
+			g.Go(func() error {
+				defer func() { <-a.workers }()
+				return do()
+			})
+		default:
+			err = do()
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			break
 		}
 	}
-	if err := g.Wait(); err != nil {
+	if err = cmp.Or(g.Wait(), err); err != nil {
 		return s, false, err
 	}
 	p := publication{addr: addr, typ: t, tag: tag}
@@ -273,14 +359,25 @@ func (a *archiver) block(ctx context.Context, addr uint32, t format.Type, tag ui
 	if s, err = a.send(ctx, out, t); err != nil {
 		return s, false, err
 	}
-	a.done[addr] = sent{s, whole}
 	a.mu.Lock()
 	if len(p.scores) > 0 {
 		a.pending = append(a.pending, p)
 		a.waiting += len(p.scores)
 	}
+	waiting := a.waiting
 	a.mu.Unlock()
-	return s, whole, a.publish(ctx, false)
+	switch {
+	case waiting >= archiveBehind:
+		err = a.publishAll(ctx)
+	case waiting >= archivePublish:
+		select {
+		case a.publish <- struct{}{}:
+			err = a.publishPending(ctx)
+			<-a.publish
+		default: // somebody does
+		}
+	}
+	return s, whole, err
 }
 
 // slots says how many slots the blocks of a stream have.
@@ -320,14 +417,21 @@ func (a *archiver) child(data []byte, i int, t format.Type, tag uint32, n slots)
 	return below{addr, e.Type(), e.Tag, slots{e.PSize / format.PointerSize, e.DSize / format.EntrySize}}, ok, false
 }
 
-// publish puts scores into blocks, if enough wait for it or all is true. Blocks
-// come after what is below them.
-func (a *archiver) publish(ctx context.Context, all bool) error {
-	a.mu.Lock()
-	if a.waiting < archivePublish && !all {
-		a.mu.Unlock()
-		return nil
+// publishAll puts all scores that wait for it into blocks.
+func (a *archiver) publishAll(ctx context.Context) error {
+	select {
+	case a.publish <- struct{}{}:
+		defer func() { <-a.publish }()
+		return a.publishPending(ctx)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
+}
+
+// publishPending is publishAll for the one who publishes: blocks must come
+// after what is below them.
+func (a *archiver) publishPending(ctx context.Context) error {
+	a.mu.Lock()
 	list := a.pending
 	a.pending, a.waiting = nil, 0
 	a.mu.Unlock()
@@ -335,14 +439,11 @@ func (a *archiver) publish(ctx context.Context, all bool) error {
 		return fmt.Errorf("%w: sync: %w", buffer.ErrVenti, err)
 	}
 	for _, p := range list {
-		for len(p.scores) > 0 {
-			n := min(len(p.scores), archiveChunk)
-			part := p.scores[:n]
+		for part := range slices.Chunk(p.scores, archiveChunk) {
 			err := a.fs.b.UpdatePrivileged(ctx, func(tx *buffer.Tx) error { return p.put(tx, part) })
 			if err != nil {
 				return fmt.Errorf("block %#x: %w", p.addr, err)
 			}
-			p.scores = p.scores[n:]
 		}
 	}
 	return nil
@@ -392,6 +493,7 @@ func (fs *FS) archiveAll(ctx context.Context) {
 	if fs.venti == nil || fs.cfg.NoArchiver {
 		return
 	}
+	wait := archiveSoon
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
@@ -401,9 +503,12 @@ func (fs *FS) archiveAll(ctx context.Context) {
 		case <-fs.kick:
 		case <-retry.C:
 		}
-		if _, err := fs.Archive(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrHalted) {
-			fs.log.Error("archive: try again later", "error", err)
-			retry.Reset(archiveRetry)
+		if _, err := fs.Archive(ctx); err == nil {
+			wait = archiveSoon
+		} else if ctx.Err() == nil && !errors.Is(err, ErrHalted) {
+			fs.log.Error("archive: try again later", "error", err, "wait", wait)
+			retry.Reset(wait)
+			wait = min(2*wait, archiveLater)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"strata/internal/disk"
+	"strata/vac/meta"
+	"strata/venti"
 	"strata/venti/ventitest"
 )
 
@@ -141,4 +143,53 @@ func BenchmarkCreate(b *testing.B) {
 		}
 		n++
 	}
+}
+
+// A slow store takes a millisecond for each write and sync.
+type slow struct{ venti.Store }
+
+func (s slow) WriteBlock(ctx context.Context, t venti.Type, data []byte) (venti.Score, error) {
+	time.Sleep(time.Millisecond)
+	return s.Store.WriteBlock(ctx, t, data)
+}
+
+func (s slow) Sync(ctx context.Context) error {
+	time.Sleep(time.Millisecond)
+	return s.Store.Sync(ctx)
+}
+
+// BenchmarkArchiveSmall archives 10,000 small files in 1,000 directories, to a
+// Venti that is a millisecond away.
+func BenchmarkArchiveSmall(b *testing.B) {
+	ctx := b.Context()
+	var blocks int64
+	for b.Loop() {
+		b.StopTimer()
+		fs := benchFS(b, 512<<20, Config{Memory: 64 << 20, Venti: slow{ventitest.NewMemory()}, NoArchiver: true})
+		active, err := fs.Walk(ctx, "/active")
+		for i := 0; i < 1000 && err == nil; i++ {
+			var dir, f *File
+			dir, err = active.Create(ctx, fmt.Sprint("dir", i), 0o755|meta.ModeDir, "ken")
+			for k := 0; k < 10 && err == nil; k++ {
+				if f, err = dir.Create(ctx, fmt.Sprint("file", k), 0o644, "ken"); err == nil {
+					_, err = f.WriteAt(ctx, ventitest.Block(uint64(i*10+k), 2000), 0, "ken")
+				}
+			}
+		}
+		if err == nil {
+			_, err = fs.Snapshot(ctx, SnapConfig{Archive: true})
+		}
+		if err == nil {
+			err = fs.Sync(ctx)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		if _, err := fs.Archive(ctx); err != nil {
+			b.Fatal(err)
+		}
+		blocks += fs.Archiving().Blocks
+	}
+	b.ReportMetric(float64(blocks)/b.Elapsed().Seconds(), "blocks/s")
 }

@@ -149,6 +149,8 @@ func (f *File) write(ctx context.Context, p []byte, off int64, end bool, uid str
 	if off < 0 {
 		return 0, ErrOffset
 	}
+	f.fs.counts.writes.Add(1)
+	defer func() { f.fs.counts.writeBytes.Add(int64(n)) }()
 	for first := true; first || n < len(p); first = false {
 		part := p[n:min(len(p), n+stream.MaxWrite)]
 		err := f.update(ctx, func(tx *buffer.Tx) error {
@@ -175,6 +177,24 @@ func (f *File) write(ctx context.Context, p []byte, off int64, end bool, uid str
 		n += len(part)
 	}
 	return n, nil
+}
+
+// Replace makes data, which should not be very long, all that the file has: a
+// crash leaves the old contents or the new. uid is who does.
+func (f *File) Replace(ctx context.Context, data []byte, uid string) error {
+	if f.IsDir() {
+		return ErrNotFile
+	}
+	return f.update(ctx, func(tx *buffer.Tx) error {
+		if err := f.writable(tx); err != nil {
+			return err
+		}
+		if err := f.data.Resize(tx, 0); err != nil {
+			return err
+		}
+		f.touch(tx, uid)
+		return f.data.Write(tx, data, 0)
+	})
 }
 
 // Punch makes a hole of n bytes at off.
@@ -269,7 +289,7 @@ func (f *File) clri(tx *buffer.Tx, name, uid string) error {
 // is. With replace, it takes the place of what was there: a file that of a
 // file, a directory that of an empty directory. uid is who does.
 func (f *File) Rename(ctx context.Context, to *File, newname string, replace bool, uid string) error {
-	return f.updatePrivileged(ctx, func(tx *buffer.Tx) error {
+	return f.updateReserved(ctx, func(tx *buffer.Tx) error {
 		return f.rename(tx, to, newname, replace, uid)
 	})
 }
@@ -382,7 +402,19 @@ type Change struct {
 
 // SetAttr changes all that c says or nothing. uid is who does.
 func (f *File) SetAttr(ctx context.Context, c Change, uid string) error {
-	return f.updatePrivileged(ctx, func(tx *buffer.Tx) error {
+	update := f.updateReserved
+	if c.Size != nil && !f.IsDir() {
+		// To make a file longer is to write; to make it shorter makes room.
+		info, err := f.Stat(ctx)
+		if err != nil {
+			return err
+		}
+		update = f.update
+		if *c.Size < info.Size {
+			update = f.updatePrivileged
+		}
+	}
+	return update(ctx, func(tx *buffer.Tx) error {
 		if err := f.writable(tx); err != nil {
 			return err
 		}

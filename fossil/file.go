@@ -3,6 +3,7 @@ package fossil
 import (
 	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"slices"
 
@@ -69,6 +70,12 @@ func (f *File) update(ctx context.Context, fn func(tx *buffer.Tx) error) error {
 // updatePrivileged is update for what makes room.
 func (f *File) updatePrivileged(ctx context.Context, fn func(tx *buffer.Tx) error) error {
 	return translate(f.fs.b.UpdatePrivileged(ctx, fn))
+}
+
+// updateReserved is update for what must not fail because others have filled
+// the disk.
+func (f *File) updateReserved(ctx context.Context, fn func(tx *buffer.Tx) error) error {
+	return translate(f.fs.b.UpdateReserved(ctx, fn))
 }
 
 // child returns the file that an entry of the directory f describes, without
@@ -217,7 +224,7 @@ func (f *File) accessed() {
 	}
 	if now := f.fs.now(); f.dir.Atime != now {
 		f.dir.Atime = now
-		f.fs.dirty[f] = struct{}{}
+		f.fs.dirty[f] = f.fs.dirty[f]
 	}
 }
 
@@ -227,7 +234,7 @@ func (f *File) touch(tx *buffer.Tx, uid string) {
 		now := f.fs.now()
 		f.dir.Mtime, f.dir.Atime, f.dir.MID = now, now, uid
 		f.dir.Mcount++
-		f.fs.dirty[f] = struct{}{}
+		f.fs.dirty[f] = true
 	})
 }
 
@@ -243,6 +250,20 @@ func (f *File) flush(tx *buffer.Tx) error {
 	}
 	tx.OnPublish(func() { delete(f.fs.dirty, f) })
 	return nil
+}
+
+// flushFull is flush when the disk is full. The error is that of the buffer.
+func (f *File) flushFull(ctx context.Context) error {
+	must := false
+	if err := f.fs.b.View(ctx, func(*buffer.Tx) error {
+		if must = f.fs.dirty[f]; !must {
+			delete(f.fs.dirty, f)
+		}
+		return nil
+	}); err != nil || !must {
+		return err
+	}
+	return f.fs.b.UpdateReserved(ctx, f.flush)
 }
 
 // put makes e the entry of f, whose name was that.
@@ -413,6 +434,8 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 			break
 		}
 	}
+	f.fs.counts.reads.Add(1)
+	f.fs.counts.readBytes.Add(int64(n))
 	return n, nil
 }
 
@@ -454,17 +477,10 @@ func (f *File) Sync(ctx context.Context) error {
 	if f.snap || f.fs.cfg.ReadOnly {
 		return nil
 	}
-	dirty := false
-	if err := f.view(ctx, func(*buffer.Tx) error {
-		_, dirty = f.fs.dirty[f]
-		return nil
-	}); err != nil {
-		return err
+	f.fs.counts.syncs.Add(1)
+	err := f.fs.b.Update(ctx, f.flush)
+	if errors.Is(err, buffer.ErrFull) {
+		err = f.flushFull(ctx)
 	}
-	if dirty {
-		if err := f.updatePrivileged(ctx, f.flush); err != nil {
-			return err
-		}
-	}
-	return translate(f.fs.b.Sync(ctx))
+	return translate(cmp.Or(f.fs.b.Sync(ctx), err))
 }

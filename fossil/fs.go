@@ -1,6 +1,7 @@
 package fossil
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type Config struct {
 	ReadOnly bool             // change nothing
 	NoAtime  bool             // reading a file leaves no trace
 	Interval time.Duration    // what a crash may lose without a sync; 0 means 5 s
+	Patience time.Duration    // how long a read waits for Venti; 0 means 30 s
 	Now      func() time.Time // nil means time.Now
 
 	// NoArchiver leaves it to callers of Archive when what waits is archived;
@@ -36,7 +38,10 @@ type Config struct {
 	Log *slog.Logger // nil means none
 }
 
-const defaultInterval = 5 * time.Second
+const (
+	defaultInterval = 5 * time.Second
+	defaultPatience = 30 * time.Second
+)
 
 // A FS is an open file system. Its methods, and those of its files, may be
 // called at once.
@@ -52,6 +57,8 @@ type FS struct {
 	archiving chan struct{} // has room for the one archiver
 	kick      chan struct{} // wakes the archiver
 	pause     pause
+	progress  progress
+	counts    counts
 
 	// fetch has a part of a file read into memory, unless too many are already;
 	// then it returns false. It is called in views.
@@ -60,7 +67,7 @@ type FS struct {
 	// Guarded by the buffer's lock.
 	closed bool                          // nothing more is fetched
 	files  map[uint64]weak.Pointer[File] // of the active tree, by qid
-	dirty  map[*File]struct{}            // whose attributes in memory are newer
+	dirty  map[*File]bool                // whose attributes in memory are newer; true if not only by a time of access
 }
 
 // Open opens the file system in file. The file is the caller's, and must not
@@ -68,6 +75,9 @@ type FS struct {
 func Open(file disk.File, cfg Config) (*FS, error) {
 	if cfg.Interval == 0 {
 		cfg.Interval = defaultInterval
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = defaultPatience
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -80,11 +90,11 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 	if cfg.Venti != nil {
 		br = cfg.Venti
 	}
-	b, err := buffer.Open(file, buffer.Config{Venti: br, Memory: cfg.Memory, ReadOnly: cfg.ReadOnly})
+	b, err := buffer.Open(file, buffer.Config{Venti: br, Memory: cfg.Memory, Patience: cfg.Patience, ReadOnly: cfg.ReadOnly})
 	if err != nil {
 		return nil, fmt.Errorf("open file system: %w", err)
 	}
-	fs := &FS{b: b, venti: cfg.Venti, cfg: cfg, log: log, archiving: make(chan struct{}, 1), kick: make(chan struct{}, 1), files: map[uint64]weak.Pointer[File]{}, dirty: map[*File]struct{}{}}
+	fs := &FS{b: b, venti: cfg.Venti, cfg: cfg, log: log, archiving: make(chan struct{}, 1), kick: make(chan struct{}, 1), files: map[uint64]weak.Pointer[File]{}, dirty: map[*File]bool{}}
 	ctx, stop := context.WithCancel(context.Background())
 	fs.stop = stop
 	fs.fetch = fs.fetcher(ctx)
@@ -174,10 +184,9 @@ func (fs *FS) now() uint32 { return uint32(fs.cfg.Now().Unix()) }
 
 // Sync returns when all that was done before is durable.
 func (fs *FS) Sync(ctx context.Context) error {
-	if err := fs.flush(ctx); err != nil {
-		return translate(err)
-	}
-	return translate(fs.b.Sync(ctx))
+	fs.counts.syncs.Add(1)
+	err := fs.flush(ctx)
+	return translate(cmp.Or(fs.b.Sync(ctx), err))
 }
 
 // Close makes all durable and ends the use of the file system.
@@ -241,7 +250,8 @@ func (fs *FS) writeBack(ctx context.Context) {
 // flushAtOnce is how many files' attributes one update writes.
 const flushAtOnce = 32
 
-// flush writes attributes that are in memory only to metadata blocks.
+// flush writes attributes that are in memory only to metadata blocks. On a
+// disk that is full, times of access are forgotten.
 func (fs *FS) flush(ctx context.Context) error {
 	if fs.cfg.ReadOnly {
 		return nil
@@ -253,8 +263,9 @@ func (fs *FS) flush(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	var full error
 	for part := range slices.Chunk(list, flushAtOnce) {
-		err := fs.b.UpdatePrivileged(ctx, func(tx *buffer.Tx) error {
+		err := fs.b.Update(ctx, func(tx *buffer.Tx) error {
 			for _, f := range part {
 				if err := f.flush(tx); err != nil {
 					return err
@@ -262,11 +273,20 @@ func (fs *FS) flush(ctx context.Context) error {
 			}
 			return nil
 		})
+		if errors.Is(err, buffer.ErrFull) {
+			for _, f := range part {
+				if err = f.flushFull(ctx); errors.Is(err, buffer.ErrFull) {
+					full, err = err, nil
+				} else if err != nil {
+					break
+				}
+			}
+		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return full
 }
 
 // known returns the file of the active tree with a qid, if anybody uses it.

@@ -31,17 +31,18 @@ func (fs *FS) Snapshot(ctx context.Context, cfg SnapConfig) (path string, err er
 	if err != nil {
 		return "", fmt.Errorf("snapshot: %w", err)
 	}
-	if err := fs.flush(ctx); err != nil {
+	if err := fs.flush(ctx); err != nil && !errors.Is(err, buffer.ErrFull) {
 		return "", fmt.Errorf("snapshot: %w", translate(err))
 	}
 	when := fs.cfg.Now()
-	err = fs.b.UpdatePrivileged(ctx, func(tx *buffer.Tx) error {
+	err = fs.b.UpdateReserved(ctx, func(tx *buffer.Tx) error {
 		path, err = fs.snapshot(tx, src, cfg, when)
 		return err
 	})
 	if err != nil {
 		return "", fmt.Errorf("snapshot: %w", translate(err))
 	}
+	fs.counts.snapshots.Add(1)
 	fs.log.Info("snapshot", "path", path)
 	if cfg.Archive {
 		fs.wakeArchiver()
@@ -183,21 +184,31 @@ type Snap struct {
 
 // Snapshots lists the snapshots below a directory, not those inside of others.
 func (fs *FS) Snapshots(ctx context.Context, path string) ([]Snap, error) {
+	return fs.snapshots(ctx, path, false)
+}
+
+// LocalSnapshots lists those that are in the partition, and could be let go
+// of: it does not look into directories that are on Venti, which have none.
+func (fs *FS) LocalSnapshots(ctx context.Context, path string) ([]Snap, error) {
+	return fs.snapshots(ctx, path, true)
+}
+
+func (fs *FS) snapshots(ctx context.Context, path string, local bool) ([]Snap, error) {
 	dir, err := fs.Walk(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	var list []Snap
-	err = fs.snapshotsIn(ctx, dir, strings.TrimSuffix(path, "/"), &list)
+	err = fs.snapshotsIn(ctx, dir, strings.TrimSuffix(path, "/"), local, &list)
 	return list, err
 }
 
-func (fs *FS) snapshotsIn(ctx context.Context, dir *File, path string, list *[]Snap) error {
+func (fs *FS) snapshotsIn(ctx context.Context, dir *File, path string, local bool, list *[]Snap) error {
 	for info, err := range dir.List(ctx) {
 		if err != nil {
 			return err
 		}
-		if !info.Mode.IsDir() {
+		if !info.Mode.IsDir() || local && info.OnVenti {
 			continue
 		}
 		p := path + "/" + info.Name
@@ -211,7 +222,7 @@ func (fs *FS) snapshotsIn(ctx context.Context, dir *File, path string, list *[]S
 			continue
 		}
 		if err == nil {
-			err = fs.snapshotsIn(ctx, f, p, list)
+			err = fs.snapshotsIn(ctx, f, p, local, list)
 		}
 		if err != nil {
 			return err
@@ -229,11 +240,11 @@ const Keep = time.Duration(-1)
 func (fs *FS) SnapClean(ctx context.Context, age time.Duration) error {
 	super := fs.b.Super()
 	low := super.EpochHigh
-	archives, err := fs.Snapshots(ctx, "/archive")
+	archives, err := fs.LocalSnapshots(ctx, "/archive")
 	if err != nil {
 		return fmt.Errorf("clean snapshots: %w", err)
 	}
-	temporary, err := fs.Snapshots(ctx, "/snapshot")
+	temporary, err := fs.LocalSnapshots(ctx, "/snapshot")
 	if err != nil {
 		return fmt.Errorf("clean snapshots: %w", err)
 	}
