@@ -3,6 +3,7 @@ package tree
 import (
 	"context"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,9 +37,12 @@ type shared struct {
 	users  atomic.Pointer[users.Table]
 	leases leases
 	gate   gate
+
+	editing sync.Mutex // held by who reads or writes the table's file
 }
 
-// New returns the tree of fs. Its users are the default ones until SetUsers.
+// New returns the tree of fs. Its users are the default ones until LoadUsers or
+// SetUsers.
 func New(fs *fossil.FS, cfg Config) *Tree {
 	if cfg.Name == "" {
 		cfg.Name = "main"
