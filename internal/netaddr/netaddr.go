@@ -254,6 +254,10 @@ type Config struct {
 	// ask for certificates: whoever reaches it may use the service.
 	Open bool
 
+	// Upgrade is for protocols that begin TLS themselves: the connections of a
+	// tls address are *UpgradeConn, on which no handshake was made yet.
+	Upgrade bool
+
 	// Logger is told of TLS clients that are turned away, and of certificates
 	// that are replaced. Nil means quiet.
 	Logger *slog.Logger
@@ -311,8 +315,11 @@ func (c Config) Listen(ctx context.Context, addr, service string) (net.Listener,
 	}
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", address)
-	if err != nil || files == nil {
+	switch {
+	case err != nil || files == nil:
 		return ln, err
+	case c.Upgrade:
+		return newUpgradeListener(ln, files, c.Logger), nil
 	}
 	return newTLSListener(ln, files, c.Logger), nil
 }

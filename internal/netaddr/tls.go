@@ -259,7 +259,7 @@ func Names(conn net.Conn) []string {
 // goroutine of its own, and hands over those with whom that has gone well.
 type tlsListener struct {
 	net.Listener
-	files   *tlsFiles
+	keys    *keyring
 	log     *slog.Logger
 	ready   chan accepted // those to hand over
 	done    chan struct{} // closed by Close
@@ -268,7 +268,22 @@ type tlsListener struct {
 	mu      sync.Mutex // guards the fields below
 	closed  bool
 	shaking []net.Conn // oldest first
-	broken  string     // what was last wrong with files
+}
+
+// A keyring is the files of a listener, and tells what becomes of them.
+type keyring struct {
+	files *tlsFiles
+	log   *slog.Logger
+
+	mu     sync.Mutex // guards the field below
+	broken string     // what was last wrong with files
+}
+
+func newKeyring(files *tlsFiles, log *slog.Logger) *keyring {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &keyring{files: files, log: log}
 }
 
 type accepted struct {
@@ -277,10 +292,8 @@ type accepted struct {
 }
 
 func newTLSListener(ln net.Listener, files *tlsFiles, log *slog.Logger) *tlsListener {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	l := &tlsListener{Listener: ln, files: files, log: log, ready: make(chan accepted), done: make(chan struct{})}
+	keys := newKeyring(files, log)
+	l := &tlsListener{Listener: ln, keys: keys, log: keys.log, ready: make(chan accepted), done: make(chan struct{})}
 	l.workers.Go(l.acceptLoop)
 	return l
 }
@@ -360,16 +373,16 @@ func (l *tlsListener) end(conn net.Conn) {
 
 // config returns the configuration for one more handshake, and logs what has
 // become of its files.
-func (l *tlsListener) config() *tls.Config {
-	cfg, err := l.files.current()
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (k *keyring) config() *tls.Config {
+	cfg, err := k.files.current()
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	switch {
 	case err == nil:
-		l.broken = ""
-	case err.Error() != l.broken:
-		l.broken = err.Error()
-		l.log.Error("tls: going on with the old certificate", "err", err)
+		k.broken = ""
+	case err.Error() != k.broken:
+		k.broken = err.Error()
+		k.log.Error("tls: going on with the old certificate", "err", err)
 	}
 	return cfg
 }
@@ -379,7 +392,7 @@ func (l *tlsListener) shake(conn net.Conn) {
 	defer l.end(conn)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
 	defer cancel()
-	tc := tls.Server(conn, l.config())
+	tc := tls.Server(conn, l.keys.config())
 	if err := tc.HandshakeContext(ctx); err != nil {
 		l.log.Warn("tls: client turned away", "client", conn.RemoteAddr(), "err", explain(err, "client"))
 		linger(conn)
