@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,8 +38,7 @@ func compare(ctx context.Context, im *Image, src Source) (*Report, error) {
 		rep.fail(Failure{Region: "disk", Length: src.Size(), Reason: fmt.Sprintf("is %d bytes long, the image %d", src.Size(), im.Size())})
 		return rep, nil
 	}
-	isExact := func(r Region) bool { return r.Whole == exactReason }
-	l, parts, err := cut(src, slices.ContainsFunc(im.layout.Regions, isExact))
+	l, parts, err := cut(src, im.layout.Exact())
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package vdisk
 import (
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 
 	"strata/vdisk/fsys"
@@ -71,6 +72,39 @@ func Inspect(src Source) (*Layout, error) {
 	return l, err
 }
 
+// A Survey is what an import finds out about a disk before it stores it.
+type Survey struct {
+	Layout *Layout
+	parts  []*part
+}
+
+// NewSurvey looks at a disk. With exact nothing is free.
+func NewSurvey(src Source, exact bool) (*Survey, error) {
+	l, parts, err := cut(src, exact)
+	if err != nil {
+		return nil, err
+	}
+	return &Survey{l, parts}, nil
+}
+
+// Free yields what is free in the i-th region, counted from its start, in
+// ascending order.
+func (s *Survey) Free(i int) iter.Seq[fsys.Extent] {
+	return func(yield func(fsys.Extent) bool) {
+		for at := int64(0); ; {
+			x, ok := s.parts[i].free.next(at)
+			if !ok || !yield(x) {
+				return
+			}
+			at = x.End()
+		}
+	}
+}
+
+// Clean tells whether the file system in the i-th region was unmounted: what
+// is free in it is so for everybody.
+func (s *Survey) Clean(i int) bool { return s.parts[i].clean }
+
 func newPart(src Source, r partition.Region, exact bool) (*part, error) {
 	p := &part{src: src, Region: Region{
 		Name:    r.Name,
@@ -111,6 +145,7 @@ func newPart(src Source, r partition.Region, exact bool) (*part, error) {
 	default:
 		p.Encoder = fs.Type
 		p.FreeOmitted = true
+		p.clean = fs.Clean
 		p.free, err = newFreeMap(fs)
 	}
 	return p, err

@@ -113,11 +113,7 @@ func (im *importer) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	layout, err := l.Encode()
-	if err != nil {
-		return nil, err
-	}
-	if err := im.store(ctx, bytes.NewReader(layout), int64(len(layout)), hashtree.Config{DSize: maxDSize, PSize: psize}, nil); err != nil {
+	if err := im.storeLayout(ctx, l); err != nil {
 		return nil, err
 	}
 	return im.finish(ctx, root, l, parts)
@@ -221,6 +217,52 @@ func (im *importer) store(ctx context.Context, src io.ReaderAt, size int64, cfg 
 	// Less than nothing is left where a block is partly a hole.
 	c.Zero = max(0, c.Allocated-c.Free-c.Shared-c.New)
 	return nil
+}
+
+// WriteImage makes an image of regions that st has already: it stores the
+// layout, the directory and the root, and returns the root's score, which is that
+// of an import of the same disk. The i-th entry is that of the layout's i-th
+// region. All that is written is on stable storage when it returns.
+func WriteImage(ctx context.Context, st venti.Store, l *Layout, entries []venti.Entry) (venti.Score, error) {
+	s, err := writeImage(ctx, st, l, entries)
+	if err != nil {
+		return s, fmt.Errorf("write image: %w", err)
+	}
+	return s, nil
+}
+
+func writeImage(ctx context.Context, st venti.Store, l *Layout, entries []venti.Entry) (venti.Score, error) {
+	if len(entries) != len(l.Regions) {
+		return venti.Score{}, fmt.Errorf("%d entries for %d regions", len(entries), len(l.Regions))
+	}
+	im := &importer{st: st}
+	if err := im.storeLayout(ctx, l); err != nil {
+		return venti.Score{}, err
+	}
+	for i, r := range l.Regions {
+		e := entries[i]
+		if e.Size != r.Length || e.DSize != r.DSize || e.PSize != r.PSize {
+			return venti.Score{}, fmt.Errorf("the entry of region %s does not agree with the layout", r.Name)
+		}
+		// What else its directory said of the stream is no matter of the disk's.
+		e = venti.Entry{PSize: e.PSize, DSize: e.DSize, Depth: e.Depth, Flags: venti.EntryActive, Size: e.Size, Score: e.Score}
+		im.entries = append(im.entries, e)
+		im.largest = max(im.largest, e.DSize, e.PSize)
+	}
+	s, err := im.writeRoot(ctx, venti.Root{Type: RootType})
+	if err != nil {
+		return s, err
+	}
+	return s, st.Sync(ctx)
+}
+
+// storeLayout stores the layout, whose entry is the first.
+func (im *importer) storeLayout(ctx context.Context, l *Layout) error {
+	b, err := l.Encode()
+	if err != nil {
+		return err
+	}
+	return im.store(ctx, bytes.NewReader(b), int64(len(b)), hashtree.Config{DSize: maxDSize, PSize: psize}, nil)
 }
 
 // writeRoot writes the directory and the root, and returns the root's score.

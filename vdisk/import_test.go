@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -557,4 +558,30 @@ func FuzzImport(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestWriteImage makes an image of regions that are stored already.
+func TestWriteImage(t *testing.T) {
+	st := ventitest.NewMemory()
+	disk := gptDisk(t, extImage(t, 24*mib, tree(t, 1, 3*mib), "-t", "ext4", "-b", "4096"))
+	res := importFile(t, st, disk, ImportOptions{})
+	im, err := Open(t.Context(), st, res.Score)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := slices.Clone(im.entries)
+	for i := range entries {
+		entries[i].Gen = 7 // as a directory has it
+	}
+	s, err := WriteImage(t.Context(), st, im.layout, entries)
+	if err != nil || s != res.Score {
+		t.Errorf("got %v, %v, want %v", s, err, res.Score)
+	}
+	entries[0].Size++
+	if _, err := WriteImage(t.Context(), st, im.layout, entries); err == nil {
+		t.Error("took an entry that does not agree with the layout")
+	}
+	if _, err := WriteImage(t.Context(), st, im.layout, entries[1:]); err == nil {
+		t.Error("took too few entries")
+	}
 }

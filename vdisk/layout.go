@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"strata/venti"
@@ -79,6 +80,11 @@ type FileSystem struct {
 	UUID      string `json:"uuid,omitempty"`
 	Label     string `json:"label,omitempty"`
 	BlockSize int    `json:"blockSize"` // bytes of the file system's own block
+}
+
+// Exact tells whether the disk is one of which every byte was asked for.
+func (l *Layout) Exact() bool {
+	return slices.ContainsFunc(l.Regions, func(r Region) bool { return r.Whole == exactReason })
 }
 
 // Encode returns the bytes of layout.json. It fails when l is not what

@@ -10,6 +10,8 @@ type part struct {
 	Region
 	src  Source
 	free *freeMap // nil if every byte is stored
+
+	clean bool // the file system was unmounted
 }
 
 // ReadAt reads from the start of the part. What is free reads as zeros.

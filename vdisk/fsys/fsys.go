@@ -48,6 +48,10 @@ type FileSystem struct {
 	Size      int64  // bytes it covers from the start of the region, 0 if not known
 	FreeBytes int64  // sum of the free map
 
+	// Clean says that nobody can be using the file system: it says itself that it
+	// was unmounted. What is free then stays free until it is mounted again.
+	Clean bool
+
 	// Whole is why every byte of the region must be stored. It is empty when
 	// the free map is certain.
 	Whole string

@@ -207,6 +207,9 @@ func (s *super) check(inodes uint64) error {
 
 // describe fills in what identifies the file system.
 func (s *super) describe(fs *fsys.FileSystem) {
+	// Mounted for writing, it has one or the other: with a journal the flag that
+	// this is to be recovered, without one no mark of being valid.
+	fs.Clean = s.state&stateValid != 0 && s.incompat&incompatRecover == 0
 	fs.Type = kind(s.compat, s.incompat, s.roCompat)
 	fs.UUID, fs.Label = fsys.UUID(s.uuid), s.label
 	fs.BlockSize = int(s.blockSize)
