@@ -310,7 +310,17 @@ func (f *File) stat(tx *buffer.Tx) (Info, error) {
 	info := Info{DirEntry: f.described(), Snap: e.Snap, Archive: e.Archive, OnVenti: !e.Local && e.Root != format.Hole}
 	if !f.IsDir() {
 		info.Size = e.Size
+		return info, err
 	}
+	if err != nil {
+		return info, err
+	}
+	// Either stream may be all on Venti, and the other not.
+	m, err := f.meta.Entry(tx)
+	if info.Snap == 0 {
+		info.Snap, info.Archive = m.Snap, m.Archive
+	}
+	info.OnVenti = info.OnVenti && !m.Local
 	return info, err
 }
 

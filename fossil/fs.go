@@ -58,6 +58,7 @@ type FS struct {
 	kick      chan struct{} // wakes the archiver
 	pause     pause
 	progress  progress
+	timetable timetable
 	counts    counts
 
 	// fetch has a part of a file read into memory, unless too many are already;
@@ -95,6 +96,7 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 		return nil, fmt.Errorf("open file system: %w", err)
 	}
 	fs := &FS{b: b, venti: cfg.Venti, cfg: cfg, log: log, archiving: make(chan struct{}, 1), kick: make(chan struct{}, 1), files: map[uint64]weak.Pointer[File]{}, dirty: map[*File]bool{}}
+	fs.timetable.started, fs.timetable.busy = make(chan struct{}), make(chan struct{}, 1)
 	ctx, stop := context.WithCancel(context.Background())
 	fs.stop = stop
 	fs.fetch = fs.fetcher(ctx)
@@ -106,6 +108,7 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 	if !cfg.ReadOnly {
 		fs.workers.Go(func() { fs.writeBack(ctx) })
 		fs.workers.Go(func() { fs.archiveAll(ctx) })
+		fs.workers.Go(func() { fs.runClock(ctx) })
 	}
 	return fs, nil
 }

@@ -16,10 +16,10 @@ type pause struct {
 	cancel context.CancelFunc // of the archiver at work, or nil
 }
 
-// Halt ends the archiver's work, which is resumed after Unhalt. When it has
-// returned nil, nothing but what is called on the file system and its files
-// changes it, but for trees that are still being closed. It is not called again
-// before Unhalt.
+// Halt ends the archiver's work, which is resumed after Unhalt, and has the
+// clock stand still. When it has returned nil, nothing but what is called on
+// the file system and its files changes it, but for trees that are still being
+// closed. It is not called again before Unhalt.
 func (fs *FS) Halt(ctx context.Context) error {
 	p := &fs.pause
 	p.mu.Lock()
@@ -30,23 +30,29 @@ func (fs *FS) Halt(ctx context.Context) error {
 	p.mu.Unlock()
 	select {
 	case fs.archiving <- struct{}{}:
-		return nil
+		select {
+		case fs.timetable.busy <- struct{}{}:
+			return nil
+		case <-ctx.Done():
+			<-fs.archiving
+		}
 	case <-ctx.Done():
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.on = false
-		fs.wakeArchiver()
-		return ctx.Err()
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.on = false
+	fs.wakeArchiver()
+	return ctx.Err()
 }
 
-// Unhalt lets the archiver go on after a Halt.
+// Unhalt lets the archiver and the clock go on after a Halt.
 func (fs *FS) Unhalt() {
 	p := &fs.pause
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.on = false
 	<-fs.archiving
+	<-fs.timetable.busy
 	fs.wakeArchiver()
 }
 

@@ -176,7 +176,7 @@ func (fs *FS) snapDir(tx *buffer.Tx, path string, archive bool, when time.Time) 
 // A Snap is a snapshot that a directory names.
 type Snap struct {
 	Path    string
-	Epoch   uint32 // 0 of one that is on Venti
+	Epoch   uint32 // 0 of one that is all on Venti
 	Archive bool
 	Mtime   uint32
 	Dead    bool // gone, but for its name
@@ -187,8 +187,8 @@ func (fs *FS) Snapshots(ctx context.Context, path string) ([]Snap, error) {
 	return fs.snapshots(ctx, path, false)
 }
 
-// LocalSnapshots lists those that are in the partition, and could be let go
-// of: it does not look into directories that are on Venti, which have none.
+// LocalSnapshots lists those that are in the partition, and some others: it
+// does not look into directories that are on Venti.
 func (fs *FS) LocalSnapshots(ctx context.Context, path string) ([]Snap, error) {
 	return fs.snapshots(ctx, path, true)
 }
@@ -208,7 +208,7 @@ func (fs *FS) snapshotsIn(ctx context.Context, dir *File, path string, local boo
 		if err != nil {
 			return err
 		}
-		if !info.Mode.IsDir() || local && info.OnVenti {
+		if !info.Mode.IsDir() || local && info.OnVenti && info.Mode&meta.ModeSnapshot == 0 {
 			continue
 		}
 		p := path + "/" + info.Name
@@ -236,7 +236,8 @@ const Keep = time.Duration(-1)
 
 // SnapClean lets go of the temporary snapshots that are older than age, and of
 // the names of those that are gone. Snapshots that wait to be archived stay,
-// and with them what is newer.
+// and with them what is newer, but for what was all on Venti when the snapshot
+// was taken: that is a name only.
 func (fs *FS) SnapClean(ctx context.Context, age time.Duration) error {
 	super := fs.b.Super()
 	low := super.EpochHigh
@@ -253,9 +254,10 @@ func (fs *FS) SnapClean(ctx context.Context, age time.Duration) error {
 			low = min(low, s.Epoch)
 		}
 	}
+	now := fs.cfg.Now()
+	old := func(mtime uint32) bool { return age != Keep && now.Sub(time.Unix(int64(mtime), 0)) > age }
 	for _, s := range temporary {
-		old := age != Keep && fs.cfg.Now().Sub(time.Unix(int64(s.Mtime), 0)) > age
-		if s.Epoch != 0 && !s.Dead && !old {
+		if s.Epoch != 0 && !s.Dead && !old(s.Mtime) {
 			low = min(low, s.Epoch)
 		}
 	}
@@ -271,7 +273,7 @@ func (fs *FS) SnapClean(ctx context.Context, age time.Duration) error {
 	}
 	dir, err := fs.Walk(ctx, "/snapshot")
 	if err == nil {
-		_, err = fs.forgetDead(ctx, dir, true)
+		_, err = fs.forgetDead(ctx, dir, true, old)
 	}
 	if err != nil {
 		return fmt.Errorf("clean snapshots: %w", err)
@@ -329,9 +331,10 @@ func (fs *FS) unarchived(ctx context.Context) (uint32, error) {
 	return oldest, nil
 }
 
-// forgetDead removes the names of dead snapshots below a directory, and the
-// directories that are empty then. It tells whether this one is.
-func (fs *FS) forgetDead(ctx context.Context, dir *File, top bool) (empty bool, err error) {
+// forgetDead removes the names of dead snapshots below a directory, of old ones
+// that are all on Venti, and the directories that are empty then. It tells whether
+// this one is.
+func (fs *FS) forgetDead(ctx context.Context, dir *File, top bool, old func(mtime uint32) bool) (empty bool, err error) {
 	var dirs, dead []string
 	left := 0
 	for info, err := range dir.List(ctx) {
@@ -344,7 +347,7 @@ func (fs *FS) forgetDead(ctx context.Context, dir *File, top bool) (empty bool, 
 		}
 		if info.Mode&meta.ModeSnapshot == 0 {
 			dirs = append(dirs, info.Name)
-		} else if _, err := dir.Walk(ctx, info.Name); errors.Is(err, ErrDeleted) {
+		} else if _, err := dir.Walk(ctx, info.Name); errors.Is(err, ErrDeleted) || err == nil && info.Snap == 0 && old(info.Mtime) {
 			dead = append(dead, info.Name)
 		}
 	}
@@ -360,7 +363,7 @@ func (fs *FS) forgetDead(ctx context.Context, dir *File, top bool) (empty bool, 
 		if err != nil {
 			return false, err
 		}
-		gone, err := fs.forgetDead(ctx, d, false)
+		gone, err := fs.forgetDead(ctx, d, false, old)
 		if err != nil {
 			return false, err
 		}
@@ -375,8 +378,9 @@ func (fs *FS) forgetDead(ctx context.Context, dir *File, top bool) (empty bool, 
 	return err == nil, err
 }
 
-// forget removes the name of a dead snapshot from the directory f, and frees
-// its slots: its blocks are free already.
+// forget removes the name of a dead snapshot from the directory f, or of one
+// that is all on Venti, and frees its slots: blocks that it had are free
+// already.
 func (f *File) forget(tx *buffer.Tx, name string) error {
 	if err := f.writable(tx); err != nil {
 		return err
@@ -387,7 +391,11 @@ func (f *File) forget(tx *buffer.Tx, name string) error {
 	}
 	c := f.child(&e, block)
 	for _, s := range []*stream.Stream{c.data, c.meta} {
-		if err := s.Forget(tx); err != nil {
+		free := s.Remove
+		if _, err := s.Entry(tx); errors.Is(err, stream.ErrDeleted) {
+			free = s.Forget
+		}
+		if err := free(tx); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strata/fossil/internal/format"
 	"strata/internal/disk"
 	"strata/vac/meta"
+	"strata/venti/ventitest"
 )
 
 // A clock is a time that a test sets.
@@ -215,4 +216,59 @@ func (fs *FS) used(t *testing.T) uint32 {
 	t.Helper()
 	n, _ := fs.b.Used()
 	return n
+}
+
+// TestSnapshotOnVenti takes snapshots of what is on Venti, but for a directory's
+// names, or all of it: they are kept for as long as others.
+func TestSnapshotOnVenti(t *testing.T) {
+	d := newFS(t, disk.NewMachine(), 16<<20, 8192)
+	c := newClock()
+	fs := mustOpen(t, d, Config{Now: c.Now, NoAtime: true, Interval: time.Hour, Venti: ventitest.NewMemory(), NoArchiver: true})
+	defer mustClose(t, fs)
+	put(t, fs, "f", "one")
+	snap(t, fs, SnapConfig{Archive: true}, "/archive/2026/1127")
+	if _, err := fs.Archive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	snap(t, fs, SnapConfig{}, "/snapshot/2026/1127/0300") // all of it
+	mode := meta.Mode(0o600)
+	if err := walk(t, fs, "/active/f").SetAttr(t.Context(), Change{Mode: &mode}, "ken"); err != nil {
+		t.Fatal(err)
+	}
+	c.now = c.now.Add(time.Hour)
+	snap(t, fs, SnapConfig{}, "/snapshot/2026/1127/0400") // all but the mode
+	put(t, fs, "f", "two")
+	snap(t, fs, SnapConfig{}, "/snapshot/2026/1127/0400.1")
+	for _, step := range []struct {
+		age  time.Duration
+		want []string
+	}{
+		{Keep, []string{"0300", "0400", "0400.1"}},
+		{90 * time.Minute, []string{"0300", "0400", "0400.1"}},
+		{30 * time.Minute, []string{"0400", "0400.1"}},
+	} {
+		if err := fs.SnapClean(t.Context(), step.age); err != nil {
+			t.Fatal(err)
+		}
+		if got := paths(t, fs, "/snapshot/2026/1127"); len(got) != len(step.want) {
+			t.Errorf("age %v: %q, want %q", step.age, got, step.want)
+		}
+		for _, name := range step.want {
+			want := "one"
+			if name == "0400.1" {
+				want = "two"
+			}
+			if got, err := get(fs, "/snapshot/2026/1127/"+name+"/f"); err != nil || got != want {
+				t.Errorf("age %v: %s has %q, %v", step.age, name, got, err)
+			}
+		}
+	}
+	c.now = c.now.Add(time.Hour)
+	if err := fs.SnapClean(t.Context(), 30*time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if got := paths(t, fs, "/"); len(got) != 1 {
+		t.Errorf("left: %q", got)
+	}
+	clean(t, fs)
 }
