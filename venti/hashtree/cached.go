@@ -15,6 +15,9 @@ type BlockCache interface {
 // if some block of it is not in memory. At the end of the file n is less than
 // len(p), or 0.
 func (r *Reader) ReadCached(p []byte, off int64) (n int, ok bool) {
+	if r.cache == nil && r.cached != nil {
+		return r.copyCached(p, off)
+	}
 	var few [16][]byte
 	lent, ok := r.Lend(few[:0], len(p), off)
 	if !ok {
@@ -24,6 +27,91 @@ func (r *Reader) ReadCached(p []byte, off int64) (n int, ok bool) {
 		n += copy(p[n:], b)
 	}
 	return n, true
+}
+
+// copyCached is ReadCached from a store that copies what it has in memory.
+func (r *Reader) copyCached(p []byte, off int64) (n int, ok bool) {
+	size, ds, np := r.Size(), int64(r.ptr.sh.dsize), int64(r.ptr.sh.np)
+	switch {
+	case off < 0:
+		return 0, false
+	case off >= size:
+		return 0, true
+	}
+	scratch := r.leaves.Get().(*[]byte)
+	defer r.leaves.Put(scratch)
+	pointers := r.ptr.bufs.Get().(*[]byte)
+	defer r.ptr.bufs.Put(pointers)
+	p = p[:min(int64(len(p)), size-off)]
+	var scores []byte // of the leaves from first on, under one pointer block
+	first := int64(-1)
+	for n < len(p) {
+		leaf, skip := off/ds, off%ds
+		if base := leaf / np * np; base != first {
+			if scores, ok = r.copiedScores(base, *pointers); !ok {
+				return 0, false
+			}
+			first = base
+		}
+		out := p[n : n+int(min(ds-skip, int64(len(p)-n)))]
+		s := scoreAt(scores, int(leaf-first))
+		have := 0
+		switch {
+		case isHole(s):
+		case len(out) == int(ds):
+			m, ok, err := r.cached.ReadCached(s, r.ptr.sh.leaf, out)
+			if !ok || err != nil {
+				return 0, false
+			}
+			have = m
+		default:
+			m, ok, err := r.cached.ReadCached(s, r.ptr.sh.leaf, *scratch)
+			if !ok || err != nil {
+				return 0, false
+			}
+			if int64(m) > skip {
+				have = copy(out, (*scratch)[skip:m])
+			}
+		}
+		clear(out[have:])
+		n += len(out)
+		off += int64(len(out))
+	}
+	return n, true
+}
+
+// copiedScores returns the scores of the leaves under the level-1 block that
+// begins with leaf, if need be in buf.
+func (r *Reader) copiedScores(leaf int64, buf []byte) (scores []byte, ok bool) {
+	e, sh := &r.ptr.e, &r.ptr.sh
+	if e.Depth == 0 {
+		return e.Score[:], true
+	}
+	// Go up to the lowest block that is kept, and down again.
+	k := 1
+	for ; k <= e.Depth; k++ {
+		if scores, ok = r.ptr.fetched(place{k, leaf / sh.under[k]}); ok {
+			break
+		}
+	}
+	s := e.Score
+	if k <= e.Depth {
+		s = scoreAt(scores, int(leaf/sh.under[k-1]%int64(sh.np)))
+	}
+	for k--; k >= 1; k-- {
+		if isHole(s) {
+			return nil, true
+		}
+		n, ok, err := r.cached.ReadCached(s, sh.typ(k), buf)
+		if !ok || err != nil {
+			return nil, false
+		}
+		scores = buf[:n-n%venti.ScoreSize]
+		if k > 1 {
+			s = scoreAt(scores, int(leaf/sh.under[k-1]%int64(sh.np)))
+		}
+	}
+	return scores, true
 }
 
 // Lend is ReadCached without copying: it appends to bufs the pieces of memory

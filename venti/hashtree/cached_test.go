@@ -35,7 +35,34 @@ func (m *remembering) CachedBlock(s venti.Score, t venti.Type) ([]byte, bool) {
 	return b, ok
 }
 
+// A copying remembers as well, and copies what it remembers.
+type copying struct {
+	venti.BlockReader
+	m *remembering
+}
+
+func (c copying) ReadBlock(ctx context.Context, s venti.Score, t venti.Type, buf []byte) (int, error) {
+	return c.m.ReadBlock(ctx, s, t, buf)
+}
+
+func (c copying) ReadCached(s venti.Score, t venti.Type, buf []byte) (int, bool, error) {
+	b, ok := c.m.blocks[s]
+	if len(b) > len(buf) {
+		return 0, ok, venti.ErrTooLong
+	}
+	return copy(buf, b), ok, nil
+}
+
 func TestReadCached(t *testing.T) {
+	t.Run("lent", func(t *testing.T) {
+		testReadCached(t, func(m *remembering) venti.BlockReader { return m }, true)
+	})
+	t.Run("copied", func(t *testing.T) {
+		testReadCached(t, func(m *remembering) venti.BlockReader { return copying{m, m} }, false)
+	})
+}
+
+func testReadCached(t *testing.T, cached func(m *remembering) venti.BlockReader, lends bool) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, size := range []int{1, 255, 256, 257, 13 * 256, 13*256 + 1, 13*13*256 + 300} {
 		st := ventitest.NewMemory()
@@ -46,11 +73,11 @@ func TestReadCached(t *testing.T) {
 		clear(data[size/2 : size/2+size/4])
 		e := file(t, st, data)
 		m := &remembering{BlockReader: st, blocks: map[venti.Score][]byte{}}
-		r, err := hashtree.NewReader(m, e, hashtree.ReaderConfig{})
+		r, err := hashtree.NewReader(cached(m), e, hashtree.ReaderConfig{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		cached, missed := 0, 0
+		hits, misses := 0, 0
 		for range 300 {
 			off, n := rng.IntN(size+10), rng.IntN(2000)
 			got := make([]byte, n)
@@ -59,13 +86,13 @@ func TestReadCached(t *testing.T) {
 				if !bytes.Equal(got[:k], want) {
 					t.Fatalf("%d bytes: %d at %d differ", size, n, off)
 				}
-				if lent, ok := r.Lend([][]byte{nil}, n, int64(off)); !ok || !bytes.Equal(bytes.Join(lent, nil), want) {
+				if lent, ok := r.Lend([][]byte{nil}, n, int64(off)); lends && (!ok || !bytes.Equal(bytes.Join(lent, nil), want)) {
 					t.Fatalf("%d bytes: %d at %d lent differ", size, n, off)
 				}
-				cached++
+				hits++
 				continue
 			}
-			missed++
+			misses++
 			if _, err := r.ReadAt(got, int64(off)); err != nil && err != io.EOF {
 				t.Fatal(err)
 			}
@@ -79,8 +106,8 @@ func TestReadCached(t *testing.T) {
 				break
 			}
 		}
-		if cached == 0 || missed == 0 {
-			t.Errorf("%d bytes: %d reads from memory, %d not", size, cached, missed)
+		if hits == 0 || misses == 0 {
+			t.Errorf("%d bytes: %d reads from memory, %d not", size, hits, misses)
 		}
 		if _, ok := r.ReadCached(make([]byte, 1), -1); ok {
 			t.Error("read at -1")
@@ -91,7 +118,7 @@ func TestReadCached(t *testing.T) {
 	e := file(t, st, random(1, 100))
 	e.Score = store(t, st, venti.DataType, random(2, 300))
 	m := &remembering{BlockReader: st, blocks: map[venti.Score][]byte{e.Score: random(2, 300)}}
-	r, err := hashtree.NewReader(m, e, hashtree.ReaderConfig{})
+	r, err := hashtree.NewReader(cached(m), e, hashtree.ReaderConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}

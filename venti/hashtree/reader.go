@@ -38,6 +38,10 @@ type Reader struct {
 	leaves   sync.Pool  // of *[]byte, DSize long
 	ahead    *ahead     // nil without read-ahead
 	cache    BlockCache // nil if the blocks come from none
+
+	// What ReadCached asks if there is no BlockCache; nil if there is none of
+	// these either.
+	cached venti.CachedReader
 }
 
 // NewReader returns a reader of the tree under e. It reads nothing yet, and
@@ -52,6 +56,7 @@ func NewReader(br venti.BlockReader, e venti.Entry, cfg ReaderConfig) (*Reader, 
 	}
 	r := &Reader{ptr: newPointers(br, e, cfg.CacheBytes), parallel: defaultParallel(cfg.Parallel)}
 	r.cache, _ = br.(BlockCache)
+	r.cached, _ = br.(venti.CachedReader)
 	r.leaves.New = func() any {
 		b := make([]byte, e.DSize)
 		return &b
