@@ -212,6 +212,24 @@ func (im *Image) ReadAtContext(ctx context.Context, p []byte, off int64) (n int,
 	return n, nil
 }
 
+// ReadCached is ReadAt for what needs no waiting: ok is false, and p undefined,
+// if some block of it is not in memory.
+func (im *Image) ReadCached(p []byte, off int64) (n int, ok bool) {
+	if off < 0 {
+		return 0, false
+	}
+	for i := im.at(off); n < len(p) && i < len(im.readers); i++ {
+		r := &im.layout.Regions[i]
+		at := off + int64(n) - r.Start
+		m := int(min(int64(len(p)-n), r.Length-at))
+		if _, ok := im.readers[i].ReadCached(p[n:n+m], at); !ok {
+			return 0, false
+		}
+		n += m
+	}
+	return n, true
+}
+
 // NextData returns the first range of the disk at or after off that may hold
 // a byte that is not zero, or io.EOF when only holes follow.
 func (im *Image) NextData(ctx context.Context, off int64) (start, end int64, err error) {

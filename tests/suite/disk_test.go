@@ -63,6 +63,11 @@ func TestADiskInAndBack(t *testing.T) {
 		t.Errorf("exported %d bytes that differ from the %d imported", len(got), len(disk))
 	}
 
+	if err := os.WriteFile(filepath.Join(dir, "day.vdisk"), []byte(score+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("NBD", func(t *testing.T) { copyByNBD(t, filepath.Join(store, "nbd.sock"), score, disk) })
+
 	// The same over 9P, by diod's client, from both ways in.
 	diodcat, err := exec.LookPath("diodcat")
 	if err != nil {
@@ -70,9 +75,6 @@ func TestADiskInAndBack(t *testing.T) {
 			t.Skip("no diodcat (package diod) to read over 9P with")
 		}
 		diodcat = "/usr/sbin/diodcat"
-	}
-	if err := os.WriteFile(filepath.Join(dir, "day.vdisk"), []byte(score+"\n"), 0o644); err != nil {
-		t.Fatal(err)
 	}
 	for _, name := range []string{"score/" + score + "/disk", "files/day.vdisk"} {
 		cmd := exec.Command(diodcat, "-s", filepath.Join(store, "vdisk.sock"), "-a", "/", name)
@@ -86,6 +88,31 @@ func TestADiskInAndBack(t *testing.T) {
 		if sha256.Sum256(got) != sha256.Sum256(disk) {
 			t.Errorf("diodcat %s: %d bytes that differ from the %d of the disk", name, len(got), len(disk))
 		}
+	}
+}
+
+// copyByNBD reads the disk over NBD with libnbd's tools.
+func copyByNBD(t *testing.T, socket, score string, disk []byte) {
+	nbdcopy, err := exec.LookPath("nbdcopy")
+	if err != nil {
+		t.Skip("no nbdcopy (package libnbd-bin) to read over NBD with")
+	}
+	for _, name := range []string{score, "files/day.vdisk", "score/" + score + "/parts/0"} {
+		cmd := exec.Command(nbdcopy, "nbd+unix:///"+name+"?socket="+socket, "-")
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		got, err := cmd.Output()
+		if err != nil {
+			t.Errorf("nbdcopy %s: %v: %s", name, err, &said)
+			continue
+		}
+		if !bytes.Equal(got, disk) {
+			t.Errorf("nbdcopy %s: %d bytes that differ from the %d of the disk", name, len(got), len(disk))
+		}
+	}
+	out, err := exec.Command("nbdinfo", "--list", "nbd+unix://?socket="+socket).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "files/day.vdisk") {
+		t.Errorf("nbdinfo --list: %v\n%s", err, out)
 	}
 }
 

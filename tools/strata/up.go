@@ -20,18 +20,19 @@ import (
 	"strata/internal/netaddr"
 	"strata/internal/ninep"
 	"strata/vdisk"
+	"strata/vdisk/nbd"
 	"strata/venti"
 	"strata/venti/httpd"
 	"strata/venti/store"
 )
 
 const upDoc = `Serves a directory until it is interrupted: blocks to clients of Venti, stored disks
-to clients of 9P. On first use the directory is made, with files for arenas, index and
+to clients of 9P and NBD. On first use the directory is made, with files for arenas, index and
 Bloom filter, which are sparse, and venti.conf, which says what they are.
 
-It listens on the sockets venti.sock and vdisk.sock in the directory, which are their
-owner's alone unless told otherwise, and on tcp!127.0.0.1!17034 and tcp!127.0.0.1!5641,
-or on the addresses given: tcp!host!port, unix!/path or, with TLS, tls!host!port!
+It listens on the sockets venti.sock, vdisk.sock and nbd.sock in the directory, which
+are their owner's alone unless told otherwise, and on tcp!127.0.0.1!17034,
+tcp!127.0.0.1!5641 and, for NBD (see vdisk serve --help), tcp!127.0.0.1!10809, or on the addresses given: tcp!host!port, unix!/path or, with TLS, tls!host!port!
 cert=FILE!key=FILE!ca=FILE (venti --help explains them). One that other machines reach
 needs a ca for clients' certificates, or --open. Access and limit lines of venti.conf
 count here too. With --http a status page, with
@@ -45,6 +46,7 @@ type upOptions struct {
 	Local       bool     // sockets only
 	Venti       []string // addresses in place of the loopback ones
 	Vdisk       []string
+	NBD         []string
 	Open        bool   // allow addresses that others reach
 	SocketMode  string // of the sockets in the directory, as package netaddr has it; empty is the default
 	SocketGroup string
@@ -60,6 +62,7 @@ type upOptions struct {
 const (
 	ventiAddr = "tcp!127.0.0.1!17034"
 	vdiskAddr = "tcp!127.0.0.1!5641"
+	nbdAddr   = "tcp!127.0.0.1!" + nbd.Service
 	httpAddr  = "tcp!127.0.0.1!9100" // if it is asked for
 )
 
@@ -77,6 +80,7 @@ func upCommand() *command.Command {
 			fs.StringVar(&opt.Files, "files", "", "`directory` served as /files, where a .vdisk file reads as its disk")
 			fs.StringArrayVar(&opt.Venti, "venti", nil, "Venti `address` in place of "+ventiAddr)
 			fs.StringArrayVar(&opt.Vdisk, "vdisk", nil, "9P `address` in place of "+vdiskAddr)
+			fs.StringArrayVar(&opt.NBD, "nbd", nil, "NBD `address` in place of "+nbdAddr)
 			fs.StringVar(&opt.HTTP, "http", "", "serve pages about the store at `address`, or at "+httpAddr)
 			fs.Lookup("http").NoOptDefVal = httpAddr
 			log.Register(fs)
@@ -104,7 +108,7 @@ func upCommand() *command.Command {
 			if err != nil {
 				return err
 			}
-			for _, l := range slices.Concat(s.venti, s.vdisk, s.http) {
+			for _, l := range slices.Concat(s.venti, s.vdisk, s.nbd, s.http) {
 				fmt.Fprintf(io.Stdout, "%s\t%s\n", l.service, l.addr)
 			}
 			return errors.Join(s.serve(ctx), s.close())
@@ -115,7 +119,7 @@ func upCommand() *command.Command {
 // A listener is one address that the suite answers at.
 type listener struct {
 	net.Listener
-	service string // "venti", "vdisk" or "http"
+	service string // "venti", "vdisk", "nbd" or "http"
 	addr    string // as dial strings have it
 }
 
@@ -126,9 +130,11 @@ type suite struct {
 	blocks *venti.Server
 	tree   *vdisk.Tree
 	disks  *ninep.Server
+	drives *nbd.Server
 	pages  *httpd.Handler // or nil
 	venti  []listener
 	vdisk  []listener
+	nbd    []listener
 	http   []listener // of pages
 }
 
@@ -165,6 +171,7 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	}
 	identity := &ninep.Identity{Users: users, Rules: rules}
 	s.disks = ninep.NewServer(s.tree, ninep.Config{Users: users, User: identity.User, Log: opt.Logger})
+	s.drives = nbd.NewServer(s.tree.Exports(), nbd.Config{Logger: opt.Logger})
 	for _, a := range []struct {
 		service, tcp, socket string
 		told                 []string
@@ -172,6 +179,7 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	}{
 		{"venti", ventiAddr, s.ventiSocket(), opt.Venti, &s.venti},
 		{"vdisk", vdiskAddr, s.vdiskSocket(), opt.Vdisk, &s.vdisk},
+		{"nbd", nbdAddr, s.nbdSocket(), opt.NBD, &s.nbd},
 	} {
 		addrs := []string{a.socket + opt.socketAttrs()}
 		switch {
@@ -181,7 +189,11 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 			addrs = append(addrs, a.tcp)
 		}
 		for _, addr := range addrs {
-			ln, err := netaddr.Config{Open: opt.Open, Logger: opt.Logger}.Listen(ctx, addr, a.service)
+			cfg, service := netaddr.Config{Open: opt.Open, Logger: opt.Logger}, a.service
+			if service == "nbd" {
+				cfg.Upgrade, service = true, nbd.Service
+			}
+			ln, err := cfg.Listen(ctx, addr, service)
 			if err != nil {
 				return s, err
 			}
@@ -240,6 +252,7 @@ func (s *suite) ventiSocketPath() string { return filepath.Join(s.dir, "venti.so
 func (s *suite) vdiskSocketPath() string { return filepath.Join(s.dir, "vdisk.sock") }
 func (s *suite) ventiSocket() string     { return "unix!" + s.ventiSocketPath() }
 func (s *suite) vdiskSocket() string     { return "unix!" + s.vdiskSocketPath() }
+func (s *suite) nbdSocket() string       { return "unix!" + filepath.Join(s.dir, "nbd.sock") }
 
 // stored returns the bytes that clumps take in the log.
 func (s *suite) stored() int64 { return s.store.Stats().ClumpBytes }
@@ -254,6 +267,9 @@ func (s *suite) serve(ctx context.Context) error {
 	for _, l := range s.vdisk {
 		group.Go(func() error { return s.disks.Serve(ctx, l) })
 	}
+	for _, l := range s.nbd {
+		group.Go(func() error { return s.drives.Serve(ctx, l) })
+	}
 	for _, l := range s.http {
 		group.Go(func() error { return s.pages.Serve(ctx, l) })
 	}
@@ -264,7 +280,7 @@ func (s *suite) serve(ctx context.Context) error {
 // returns nil.
 func (s *suite) close() error {
 	var errs []error
-	for _, l := range slices.Concat(s.venti, s.vdisk, s.http) {
+	for _, l := range slices.Concat(s.venti, s.vdisk, s.nbd, s.http) {
 		l.Close() // serve has closed it, if it ran
 	}
 	if s.pages != nil {

@@ -1,5 +1,5 @@
 // Vdisk stores raw disk images in a Venti archive, gives them back, and
-// serves them over 9P.
+// serves them over 9P and NBD.
 package main
 
 import (
@@ -30,7 +30,7 @@ names, or else $venti, or else ` + venti.DefaultAddr + `.`,
 			{Name: "export", Short: "write a stored disk to a file or device", New: exportCommand},
 			{Name: "info", Short: "show the regions of a stored disk or of a file", New: infoCommand},
 			{Name: "verify", Short: "read and check every block of a stored disk", New: verifyCommand},
-			{Name: "serve", Short: "serve stored disks over 9P", New: serveCommand},
+			{Name: "serve", Short: "serve stored disks over 9P and NBD", New: serveCommand},
 		},
 	}
 }

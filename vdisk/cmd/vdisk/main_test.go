@@ -222,7 +222,7 @@ func TestServe(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var msg bytes.Buffer
-		args := []string{"serve", "-h", host, "-a", filepath.Join(dir, "9p"), "-a", "tcp!127.0.0.1!0", "--files", dir}
+		args := []string{"serve", "-h", host, "-a", filepath.Join(dir, "9p"), "-a", "tcp!127.0.0.1!0", "--nbd", filepath.Join(dir, "nbd"), "--files", dir}
 		if status := suite().Execute(ctx, args, strings.NewReader(""), w, &msg); status != 0 {
 			t.Errorf("serve: got %d, %s", status, msg.String())
 		}
@@ -231,13 +231,25 @@ func TestServe(t *testing.T) {
 	defer wg.Wait()
 	defer cancel()
 	var addrs []string
-	for range 2 {
+	for range 3 {
 		var a string
 		if _, err := fmt.Fscanln(r, &a); err != nil {
 			t.Fatal(err)
 		}
 		addrs = append(addrs, a)
 	}
+	if addrs[2] != "unix!"+filepath.Join(dir, "nbd") {
+		t.Errorf("announced %q for NBD", addrs[2])
+	}
+	nc, err := net.Dial("unix", filepath.Join(dir, "nbd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	greeting := make([]byte, 8)
+	if _, err := io.ReadFull(nc, greeting); err != nil || string(greeting) != "NBDMAGIC" {
+		t.Errorf("NBD greets with %q, %v", greeting, err)
+	}
+	nc.Close()
 	for i, network := range []string{"unix", "tcp"} {
 		f := strings.Split(addrs[i], "!")
 		if f[0] != network {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -14,10 +15,11 @@ import (
 	"strata/internal/netaddr"
 	"strata/internal/ninep"
 	"strata/vdisk"
+	"strata/vdisk/nbd"
 	"strata/venti"
 )
 
-const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L), read-only:
+const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L) and NBD, read-only. Over 9P:
 
   /score/SCORE/disk          any disk, by its score
   /score/SCORE/info          how it is laid out
@@ -26,6 +28,11 @@ const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L), read-only:
                              the ending .vdisk that holds a score reads as
                              the raw disk
   /status                    what is open
+
+Over NBD, at the addresses that --nbd gives, an export's name is a disk's score,
+files/web.vdisk, or either with /parts/N behind it. Without a --nbd address
+there is no NBD; a port of 10809 need not be given. TLS with client certificates
+is what nbds: asks for.
 
 Each address is printed when it is announced: tcp!host!port, host:port,
 unix!/path or /path, with attributes unix!/path!mode=0660!group=NAME and, for
@@ -48,7 +55,7 @@ const archiveAway = 2 * time.Second
 
 type server struct {
 	host, files string
-	addrs       []string
+	addrs, nbd  []string
 	images      int
 	open        bool
 	users       []string
@@ -57,10 +64,11 @@ type server struct {
 func serveCommand() *command.Command {
 	var c server
 	return &command.Command{
-		Name: "vdisk serve", Usage: "[-h address] [-a address]... [--files folder]", Doc: serveDoc,
+		Name: "vdisk serve", Usage: "[-h address] [-a address]... [--nbd address]... [--files folder]", Doc: serveDoc,
 		Flags: func(fs *pflag.FlagSet) {
 			hostFlag(fs, &c.host)
 			fs.StringArrayVarP(&c.addrs, "addr", "a", nil, "`address` to announce; may be given again")
+			fs.StringArrayVar(&c.nbd, "nbd", nil, "`address` to announce for NBD, such as tcp!127.0.0.1!10809 or nbd.sock; may be given again")
 			fs.StringVar(&c.files, "files", "", "`folder` to serve as /files")
 			fs.IntVar(&c.images, "images", 0, "how many disks are kept open; 0 means 32")
 			fs.BoolVar(&c.open, "open", false, "allow addresses that other machines can reach and that ask for no certificate")
@@ -95,24 +103,37 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 	}
 	defer tree.Close()
 
-	var lns []net.Listener
+	var lns, blocks []net.Listener
 	defer func() {
-		for _, ln := range lns {
+		for _, ln := range slices.Concat(lns, blocks) {
 			ln.Close()
 		}
 	}()
-	for _, addr := range c.addrs {
-		ln, err := netaddr.Config{Open: c.open, Logger: log}.Listen(ctx, addr, service)
-		if err != nil {
-			return err
+	announce := func(lns *[]net.Listener, addrs []string, service string) error {
+		for _, addr := range addrs {
+			ln, err := netaddr.Config{Open: c.open, Logger: log, Upgrade: service == nbd.Service}.Listen(ctx, addr, service)
+			if err != nil {
+				return err
+			}
+			*lns = append(*lns, ln)
+			fmt.Fprintln(io.Stdout, announced(ln.Addr()))
 		}
-		lns = append(lns, ln)
-		fmt.Fprintln(io.Stdout, announced(ln.Addr()))
+		return nil
+	}
+	if err := announce(&lns, c.addrs, service); err != nil {
+		return err
+	}
+	if err := announce(&blocks, c.nbd, nbd.Service); err != nil {
+		return err
 	}
 	srv := ninep.NewServer(tree, ninep.Config{Users: users, User: identity.User, Log: log})
+	disks := nbd.NewServer(tree.Exports(), nbd.Config{Logger: log})
 	group, ctx := errgroup.WithContext(ctx)
 	for _, ln := range lns {
 		group.Go(func() error { return srv.Serve(ctx, ln) })
+	}
+	for _, ln := range blocks {
+		group.Go(func() error { return disks.Serve(ctx, ln) })
 	}
 	return group.Wait()
 }
