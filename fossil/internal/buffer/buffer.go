@@ -57,6 +57,7 @@ type Buffer struct {
 	kick    chan struct{} // wakes the committer
 	jobs    chan job      // what else the committer does
 	tidy    chan struct{} // wakes the closing of trees
+	moments chan struct{} // has room for the one Moment
 	stop    func()        // ends both
 	workers sync.WaitGroup
 
@@ -71,6 +72,7 @@ type Buffer struct {
 	stuck      map[uint64]error // why intents are left to the next program
 	nextIntent uint64
 	tidied     chan struct{} // closed, and made again, when an intent is done or stuck
+	moment     *Moment       // that there is, or nil
 
 	// The committer's own, as is log.
 	logged  map[uint32][]byte // blocks whose changes are in the log, not in their places
@@ -84,7 +86,7 @@ type Buffer struct {
 func Open(file disk.File, cfg Config) (*Buffer, error) {
 	b := &Buffer{
 		file: file, venti: cfg.Venti, patience: cfg.Patience,
-		kick: make(chan struct{}, 1), jobs: make(chan job), tidy: make(chan struct{}, 1),
+		kick: make(chan struct{}, 1), jobs: make(chan job), tidy: make(chan struct{}, 1), moments: make(chan struct{}, 1),
 		running: newGroup(), intents: map[uint64]intent{}, stuck: map[uint64]error{}, tidied: make(chan struct{}),
 		logged: map[uint32][]byte{}, durable: map[uint64]intent{},
 	}

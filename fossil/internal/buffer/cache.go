@@ -215,6 +215,17 @@ func (c *cache) pin(k key) bool {
 	return true
 }
 
+// pinned returns a block if somebody keeps it.
+func (c *cache) pinned(k key) ([]byte, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.blocks[k]
+	if e == nil || e.data == nil || e.pins == 0 {
+		return nil, false
+	}
+	return e.data, true
+}
+
 // unpin undoes one pin.
 func (c *cache) unpin(k key) {
 	c.mu.Lock()

@@ -67,6 +67,9 @@ func (b *Buffer) publishLocked(tx *Tx) (ok bool, err error) {
 		return false, nil
 	}
 
+	if b.moment != nil {
+		b.moment.noteLocked(tx)
+	}
 	g.record = append(g.record, record...)
 	for n, c := range tx.blocks {
 		_, isFresh := g.fresh[n]
@@ -208,7 +211,7 @@ func (b *Buffer) commitAll(ctx context.Context) {
 		}
 		if err == nil {
 			for _, a := range g.freed {
-				b.free.set(a, true)
+				b.releaseLocked(a)
 			}
 		}
 		b.mu.Unlock()

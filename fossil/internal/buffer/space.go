@@ -137,13 +137,7 @@ func (b *Buffer) SetEpochLow(ctx context.Context, low uint32) error {
 	}
 	// Changes to blocks that are free now must not stay in the log: it would
 	// make them again after somebody else has got the blocks.
-	j := job{b.checkpoint, make(chan error, 1)}
-	select {
-	case b.jobs <- j:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if err := <-j.done; err != nil {
+	if err := b.do(ctx, b.checkpoint); err != nil {
 		return err
 	}
 	lpb, n := b.h.LabelsPerBlock(), b.h.Blocks()
@@ -178,8 +172,8 @@ func (tx *Tx) freeLabels(first, end uint32) error {
 	}
 	for a := first; a < end; a++ {
 		l, err := format.UnpackLabel(data[(a-first)*format.LabelSize:])
-		if err == nil && l.Free(tx.super.EpochLow) && !b.free.get(a) && !pending[a] {
-			b.free.set(a, true)
+		if err == nil && l.Free(tx.super.EpochLow) && !b.free.get(a) && !pending[a] && !b.heldLocked(a) {
+			b.releaseLocked(a)
 			b.used--
 		}
 	}

@@ -137,7 +137,12 @@ func (b *Buffer) try(leave uint32, f func(tx *Tx) error) (misses []key, wait <-c
 	case len(tx.misses) > 0:
 	case errors.Is(err, errIntents):
 		wait = b.tidied
+	case errors.Is(err, errFreeing) && b.freeingLocked():
+		wait = b.soonLocked()
 	case !errors.Is(err, ErrFull):
+	case b.moment != nil && len(b.moment.held) > 0:
+		b.moment.endLocked()
+		wait = closed
 	case b.freeingLocked():
 		wait = b.soonLocked()
 	case len(b.intents) > len(b.stuck):

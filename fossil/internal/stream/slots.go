@@ -200,3 +200,24 @@ func (s *Stream) Forget(tx *buffer.Tx) error {
 	e = e.Removed()
 	return up.putSlot(s.slot, &e)
 }
+
+// ErrChanged is why a slot is not cleared: it is not what it was.
+var ErrChanged = errors.New("slot has changed")
+
+// Clear frees a slot of the directory s that holds e, and leaves what e leads to
+// alone: for those who repair.
+func (s *Stream) Clear(tx *buffer.Tx, slot int64, e format.Entry) error {
+	c, err := s.own(tx)
+	if err != nil {
+		return err
+	}
+	data, err := leaf(tx, &c.e, slot/entries(&c.e))
+	if err != nil {
+		return err
+	}
+	if format.EntryAt(data, int(slot%entries(&c.e))) != e {
+		return ErrChanged
+	}
+	e = e.Removed()
+	return c.putSlot(slot, &e)
+}

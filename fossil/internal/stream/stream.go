@@ -82,22 +82,38 @@ func (s *Stream) Entry(tx *buffer.Tx) (format.Entry, error) {
 // check returns the i-th entry of a block if it is that of s.
 func (s *Stream) check(tx *buffer.Tx, data []byte, i int) (format.Entry, error) {
 	e := format.EntryAt(data, i)
-	if s.parent != nil && (e.Gen != s.gen || !e.Active) {
-		return e, ErrRemoved
-	}
-	if err := e.Check(tx.BlockSize()); err != nil {
-		return e, fmt.Errorf("slot %d: %w", s.slot, err)
+	gen := s.gen
+	if s.parent == nil {
+		if gen = e.Gen; !e.Active {
+			return e, e.Check(tx.BlockSize())
+		}
 	}
 	super := tx.Super()
-	switch {
-	case e.Dir != s.dir:
-		return e, fmt.Errorf("slot %d: %w: one is a directory", s.slot, format.ErrEntry)
-	case e.Snap != 0 && e.Snap < super.EpochLow:
-		return e, ErrDeleted
-	case e.Snap >= super.EpochHigh:
-		return e, fmt.Errorf("slot %d: %w: snapshot of epoch %d", s.slot, format.ErrEntry, e.Snap)
+	err := Check(&e, gen, s.dir, &super, tx.BlockSize())
+	if err != nil && err != ErrRemoved && err != ErrDeleted {
+		err = fmt.Errorf("slot %d: %w", s.slot, err)
 	}
-	return e, nil
+	return e, err
+}
+
+// Check tells whether what a slot has is the entry of a stream of that
+// generation, a directory's or not, that can be opened.
+func Check(e *format.Entry, gen uint32, dir bool, super *format.Super, blockSize int) error {
+	if e.Gen != gen || !e.Active {
+		return ErrRemoved
+	}
+	if err := e.Check(blockSize); err != nil {
+		return err
+	}
+	switch {
+	case e.Dir != dir:
+		return fmt.Errorf("%w: one is a directory", format.ErrEntry)
+	case e.Snap != 0 && e.Snap < super.EpochLow:
+		return ErrDeleted
+	case e.Snap >= super.EpochHigh:
+		return fmt.Errorf("%w: snapshot of epoch %d", format.ErrEntry, e.Snap)
+	}
+	return nil
 }
 
 // pointer returns what leads to the n-th leaf of the tree under e.

@@ -1,0 +1,254 @@
+package buffer
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"strata/fossil/internal/format"
+	"strata/internal/disk"
+)
+
+// digest returns a sum of all that a moment has: labels, and the blocks of
+// metadata that its root block leads to.
+func digest(t testing.TB, m *Moment) string {
+	t.Helper()
+	h := sha256.New()
+	fmt.Fprintf(h, "%+v\n", m.Super())
+	for a := range m.Blocks() {
+		l, err := m.Label(t.Context(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintln(h, a, l)
+	}
+	var walk func(p format.Pointer, typ format.Type, tag uint32)
+	walk = func(p format.Pointer, typ format.Type, tag uint32) {
+		if typ.Level() == 0 && typ != format.Dir {
+			return
+		}
+		data, err := m.Get(t.Context(), p, typ, tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Write(data)
+		for i := range len(data) / format.PointerSize {
+			if typ.Level() > 0 && format.PointerAt(data, i).IsLocal() {
+				walk(format.PointerAt(data, i), typ-1, tag)
+			}
+		}
+		for i := range len(data) / format.EntrySize {
+			if e := format.EntryAt(data, i); typ == format.Dir && e.Active && e.Local {
+				walk(e.Root, e.Type(), e.Tag)
+			}
+		}
+	}
+	walk(format.Local(m.Super().Active), format.Dir, rootTag)
+	n := 0
+	if err := m.Closing(t.Context(), func(uint32) { n++ }); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(h, n)
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// TestMoment looks at a moment again and again while updates go on, some of them
+// committed and some not.
+func TestMoment(t *testing.T) {
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		d := newPart(t, disk.NewMachine(), 4<<20, 1024)
+		b := mustOpen(t, d, Config{Memory: 700 << 10})
+		work := func() {
+			var err error
+			switch k := rng.IntN(20); {
+			case k < 8:
+				err = create(b, rng.IntN(8), 1+rng.IntN(100), 1+rng.IntN(200))
+			case k < 12:
+				err = remove(b, rng.IntN(8))
+			case k < 14:
+				err = bump(b)
+			case k < 15:
+				err = b.SetEpochLow(t.Context(), b.Super().EpochHigh)
+			case k < 17:
+				err = b.Sync(t.Context())
+			default:
+				err = create(b, 9, 100, 700)
+				if err == nil {
+					err = remove(b, 9)
+				}
+			}
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+		for range 20 {
+			work()
+		}
+		m, err := b.Hold(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := digest(t, m)
+		for i := range 10 {
+			for range 3 {
+				work()
+			}
+			if m.over {
+				// 4 MiB are soon full of what is held.
+				if i == 0 {
+					t.Errorf("seed %d: the moment is over at once", seed)
+				}
+				if _, err := m.Data(t.Context(), 1); !errors.Is(err, ErrPassed) {
+					t.Errorf("a moment that is over: %v", err)
+				}
+				break
+			}
+			if got := digest(t, m); got != want {
+				t.Fatalf("seed %d: the moment has changed after %d rounds of updates", seed, i)
+			}
+		}
+		m.Release()
+		settle(t, b)
+		if err := b.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		check(t, b, 10)
+		used, total := b.Used()
+		if free := b.free.free; used+free != total {
+			t.Errorf("seed %d: %d blocks used and %d free of %d", seed, used, free, total)
+		}
+		mustClose(t, b)
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+}
+
+// TestMomentGivesWay has writers need the room that a moment holds.
+func TestMomentGivesWay(t *testing.T) {
+	b := mustOpen(t, newPart(t, disk.NewMachine(), 2<<20, 1024), Config{})
+	defer mustClose(t, b)
+	if err := create(b, 0, 1, 500); err != nil {
+		t.Fatal(err)
+	}
+	m, err := b.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Release()
+	for i := range 10 {
+		if err := create(b, 0, 2+i, 500); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.Label(t.Context(), 1); !errors.Is(err, ErrPassed) {
+		t.Errorf("the moment goes on: %v", err)
+	}
+}
+
+// TestSetLabel frees blocks and takes them back.
+func TestSetLabel(t *testing.T) {
+	b := mustOpen(t, newPart(t, disk.NewMachine(), 2<<20, 1024), Config{})
+	defer mustClose(t, b)
+	if err := create(b, 0, 1, 5); err != nil {
+		t.Fatal(err)
+	}
+	counts := func() string {
+		used, _ := b.Used()
+		return fmt.Sprint(used, b.free.free)
+	}
+	set := func(addr uint32, l format.Label) {
+		t.Helper()
+		if err := b.Update(t.Context(), func(tx *Tx) error { return tx.SetLabel(addr, l) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := format.EntryAt(must(b.Peek(t.Context(), b.Super().Active)), 0).Root
+	addr, _ := root.Addr()
+	was, err := b.Label(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := counts()
+	set(addr, format.Label{Type: 16})
+	if _, err := b.Get(t.Context(), root, was.Type, was.Tag); !errors.Is(err, ErrMismatch) {
+		t.Errorf("a block that is free: %v", err)
+	}
+	// At once, while the block is still to be made free by a commit.
+	set(addr, was)
+	if got := counts(); got != before {
+		t.Errorf("%s used and free, want %s", got, before)
+	}
+	check(t, b, 1)
+	set(addr, format.Label{Type: 16})
+	if err := b.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	set(addr, was)
+	if got := counts(); got != before {
+		t.Errorf("%s used and free, want %s", got, before)
+	}
+	check(t, b, 1)
+	log := b.log.runs[0].addr
+	err = b.Update(t.Context(), func(tx *Tx) error { return tx.SetLabel(log, format.Label{}) })
+	if !errors.Is(err, ErrLogBlock) {
+		t.Errorf("the log's label: %v", err)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// TestPatch changes blocks by hand, of metadata and of files, also while they
+// are about to be written.
+func TestPatch(t *testing.T) {
+	d := newPart(t, disk.NewMachine(), 2<<20, 1024)
+	b := mustOpen(t, d, Config{})
+	if err := create(b, 0, 1, 5); err != nil {
+		t.Fatal(err)
+	}
+	e := format.EntryAt(must(b.Peek(t.Context(), b.Super().Active)), 0)
+	top, _ := e.Root.Addr()
+	leaf, _ := format.PointerAt(must(b.Peek(t.Context(), top)), 2).Addr()
+	want := map[uint32][]byte{}
+	for _, addr := range []uint32{top, leaf, b.Super().Active} {
+		was := must(b.Peek(t.Context(), addr))
+		off := 900
+		old, err := b.Patch(t.Context(), addr, off, []byte("by hand"))
+		if err != nil || !bytes.Equal(old, was[off:off+7]) {
+			t.Fatalf("old bytes %q, %v, want %q", old, err, was[off:off+7])
+		}
+		if err := overwrite(b, 0, 1, 3); err != nil {
+			t.Fatal(err)
+		}
+		want[addr] = append(bytes.Clone(was[:off]), "by hand"...)
+	}
+	if _, err := b.Patch(t.Context(), leaf, 1020, []byte("too long")); err == nil {
+		t.Error("a patch past the end")
+	}
+	if _, err := b.Patch(t.Context(), b.Blocks(), 0, []byte("x")); !errors.Is(err, ErrAddress) {
+		t.Errorf("a block that is none: %v", err)
+	}
+	if _, err := b.Patch(t.Context(), b.log.runs[0].addr, 0, []byte("x")); !errors.Is(err, ErrLogBlock) {
+		t.Errorf("the log's block: %v", err)
+	}
+	mustClose(t, b)
+	b = mustOpen(t, d, Config{ReadOnly: true})
+	for addr, w := range want {
+		if got := must(b.Peek(t.Context(), addr)); !bytes.Equal(got[890:907], w[890:]) {
+			t.Errorf("block %#x has %q, want %q", addr, got[890:907], w[890:])
+		}
+	}
+	if _, err := b.Patch(t.Context(), leaf, 0, []byte("x")); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("opened for reading: %v", err)
+	}
+	mustClose(t, b)
+}
