@@ -4,22 +4,50 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"strata/fossil/internal/buffer"
 	"strata/fossil/internal/format"
-	"strata/vac/meta"
+)
+
+// Repairs is a set of what Check may do. Each is named for the console command
+// that does the like.
+type Repairs uint8
+
+const (
+	// Bclose gives blocks the labels that they should have: those that nothing
+	// leads to become free, those that a tree needs are kept for it.
+	Bclose Repairs = 1 << iota
+	// Clri takes out names whose files are gone, and makes metadata blocks anew of
+	// the entries that are good.
+	Clri
+	// Clre clears entries.
+	Clre
+	// Clrp clears pointers.
+	Clrp
+
+	AllRepairs = Bclose | Clri | Clre | Clrp
 )
 
 // A Finding is something wrong with a file system.
 type Finding struct {
-	Text   string // what
-	Repair string // the console command that repairs it, if there is one
+	Text   string  // what
+	Repair string  // the console command that repairs it, if there is one
+	Kind   Repairs // of what repairs it; 0 if nothing does
+	Fixed  bool    // it was repaired
 }
 
 // CheckConfig holds the options of Check.
 type CheckConfig struct {
-	Snapshots bool              // look at the directories of snapshots, too
-	Progress  func(line string) // told what is being checked; nil for nobody
+	Snapshots bool    // look at the directories of snapshots, too
+	Venti     bool    // look whether Venti has all blocks that it should
+	Data      bool    // read the blocks of files, which else are taken for readable
+	Fix       Repairs // what to repair
+
+	Progress func(line string) // told what is being checked; nil for nobody
+	// What else Progress is told of.
+	Blocks, Dirs, Files bool
 }
 
 // A CheckResult is what Check found.
@@ -28,359 +56,322 @@ type CheckResult struct {
 	Blocks   uint32 // data blocks
 	Used     uint32 // in use
 	Free     uint32
-	Lost     uint32 // in use, though nothing links to them
+	Lost     uint32 // in use, though nothing leads to them
+	Unseen   int    // directories that could not be looked at, since they are on Venti
+
+	Todo, Done Counts // repairs
 }
+
+// Counts says how many repairs of each kind there are.
+type Counts struct{ Bclose, Clri, Clre, Clrp int }
+
+func (n *Counts) add(kind Repairs, k int) {
+	switch kind {
+	case Bclose:
+		n.Bclose += k
+	case Clri:
+		n.Clri += k
+	case Clre:
+		n.Clre += k
+	case Clrp:
+		n.Clrp += k
+	}
+}
+
+func (n Counts) plus(m Counts) Counts {
+	return Counts{n.Bclose + m.Bclose, n.Clri + m.Clri, n.Clre + m.Clre, n.Clrp + m.Clrp}
+}
+
+// String returns what the original's check ends with.
+func (n Counts) String() string {
+	return fmt.Sprintf("%d clri, %d clre, %d clrp, %d bclose", n.Clri, n.Clre, n.Clrp, n.Bclose)
+}
+
+// Left returns how many findings are not repaired.
+func (r *CheckResult) Left() (n int) {
+	for i := range r.Findings {
+		if !r.Findings[i].Fixed {
+			n++
+		}
+	}
+	return n
+}
+
+// listed is how many blocks to which nothing leads are found one by one.
+const listed = 1000
+
+// tries is how often a check begins anew that had to give way.
+const tries = 3
 
 // Check looks whether blocks, streams and directories agree, as the original's
-// check does (spec 13.2). Blocks on Venti are not looked at, nor without Venti
-// the directories that have some. Nothing may change the file system meanwhile;
-// for trees that were let go and are still being closed it waits.
+// check does (spec 13.2), and repairs what cfg.Fix says.
+//
+// It looks at the file system as it is when Check begins: others may go on
+// changing it, and wait for nothing. Blocks that they free are not used again
+// until Check is done; if they need them, or change so much that the memory of
+// the cache could not hold what it was before, Check begins anew, and after some
+// tries fails with buffer.ErrPassed's text. Blocks of trees that were removed
+// and are still being closed are in use, and not lost: so are those that a crash
+// has left to be closed.
+//
+// Blocks on Venti are not looked at, unless cfg.Venti, nor without Venti the
+// directories that have some. Nothing is ever repaired because Venti could not
+// be read.
+//
+// A repair is an update of its own and done only where nothing has changed since
+// it was found necessary. Check looks again after repairs until there is none
+// left to do, so that one call leaves what can be repaired clean:
+//
+//   - A pointer or entry that leads to a block which is another's, is led to
+//     twice or cannot be read becomes a hole or a free slot.
+//   - A label that cannot be understood is made anew of what leads to its block;
+//     one by which a block is closed that a tree needs is opened again. The
+//     block was not used for anything else, for it still has the right tag.
+//   - A metadata block that is damaged keeps the entries that are good. Names
+//     that lead to nothing are taken out. What a slot leads to that has no name is
+//     given back, and so are blocks to which nothing leads: only when all pointers
+//     could be followed.
+//   - In the active tree blocks are copied first that snapshots have, too. In
+//     snapshots blocks are changed where they are, if all trees that have them
+//     agree.
 func (fs *FS) Check(ctx context.Context, cfg CheckConfig) (CheckResult, error) {
-	if !fs.cfg.ReadOnly {
-		// What cannot be closed is found below, as blocks that nothing leads to.
-		if err := fs.b.Settle(ctx); err != nil && ctx.Err() != nil {
-			return CheckResult{}, ctx.Err()
+	if cfg.Fix != 0 && fs.cfg.ReadOnly {
+		return CheckResult{}, ErrReadOnly
+	}
+	if cfg.Venti && fs.venti == nil {
+		return CheckResult{}, fmt.Errorf("check: %w", ErrNoVenti)
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(string) {}
+	}
+	var all CheckResult
+	for {
+		c, err := fs.checkOnce(ctx, cfg)
+		if err != nil {
+			return all, fmt.Errorf("check: %w", translate(err))
 		}
-	}
-	c := &checker{fs: fs, cfg: cfg, super: fs.b.Super(), n: fs.b.Blocks()}
-	c.result.Blocks = c.n
-	if c.cfg.Progress == nil {
-		c.cfg.Progress = func(string) {}
-	}
-	if err := c.readLabels(ctx); err != nil {
-		return c.result, translate(err)
-	}
-	hint := c.super.Active
-	for e := c.super.EpochHigh; e >= c.super.EpochLow; e-- {
-		c.cfg.Progress(fmt.Sprintf("checking epoch %d...", e))
-		hint = c.epoch(ctx, e, hint)
-		if err := ctx.Err(); err != nil {
-			return c.result, err
+		fixed := 0
+		if cfg.Fix != 0 {
+			if fixed, err = c.repair(ctx); err != nil {
+				return all, fmt.Errorf("repair: %w", translate(err))
+			}
 		}
+		all = c.result.after(&all)
+		if fixed == 0 {
+			if all.Done != (Counts{}) {
+				err = translate(fs.b.Sync(ctx))
+			}
+			return all, err
+		}
+		cfg.Progress("checking again...")
 	}
-	c.leaks()
-	c.directory(ctx, "", fs.root)
-	return c.result, ctx.Err()
 }
 
-// A checker is a check under way.
-type checker struct {
-	fs     *FS
-	cfg    CheckConfig
-	super  format.Super
-	n      uint32
-	labels []format.Label
-	bad    map[uint32]bool // labels that make no sense
-	roots  map[uint32]uint32
-	result CheckResult
+// after returns r, found after the repairs that before tells of.
+func (r *CheckResult) after(before *CheckResult) CheckResult {
+	all := *r
+	all.Findings = nil
+	for i := range before.Findings {
+		if before.Findings[i].Fixed {
+			all.Findings = append(all.Findings, before.Findings[i])
+		}
+	}
+	all.Findings = append(all.Findings, r.Findings...)
+	all.Done = r.Done.plus(before.Done)
+	return all
+}
 
-	seen    bitmap // in any epoch
-	inEpoch bitmap // by a parent of this epoch, and of it
-	unique  bitmap // by a parent of the same epoch that was not copied
+// checkOnce looks once, at a moment that need not give way.
+func (fs *FS) checkOnce(ctx context.Context, cfg CheckConfig) (*checker, error) {
+	for try := 1; ; try++ {
+		m, err := fs.b.Hold(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c := newChecker(fs, cfg, m)
+		c.check(ctx)
+		m.Release()
+		if !errors.Is(c.err, buffer.ErrPassed) || try == tries {
+			return c, c.err
+		}
+	}
+}
+
+// A checker looks once at a moment of the file system.
+type checker struct {
+	fs    *FS
+	cfg   CheckConfig
+	m     *buffer.Moment
+	super format.Super
+	n     uint32
+	err   error // why the check cannot go on
+
+	top     uint32                // epoch of the active tree's root block
+	epochs  []uint32              // with a tree that is to be looked at, in order
+	roots   map[uint32]uint32     // the root block of an epoch
+	snaps   map[uint32][]snapshot // entries of the snapshots of an epoch
+	bad     map[uint32]*guess     // labels that make no sense, and what they should be
+	closing bitmap                // blocks of trees that were let go
+
+	epoch   uint32 // of the tree that is looked at
+	seen    bitmap // blocks of any tree so far
+	inEpoch bitmap // blocks of this epoch, reached from one of this epoch
+	unique  bitmap // blocks reached from one of the same epoch that was not copied
+	broken  bool   // something cannot be followed, so that blocks below it are not seen
+
+	onVenti map[ventiBlock]struct{} // looked at
+	dirs    dirsSeen
+
+	result CheckResult
+	labels []labelFix
+	fixes  []fix
+}
+
+// A snapshot is an entry that leads to one.
+type snapshot struct {
+	up   parent
+	slot int
+	e    format.Entry
 }
 
 // A bitmap has a bit for each block.
 type bitmap []uint64
 
-func newBitmap(n uint32) bitmap         { return make(bitmap, (n+63)/64) }
-func (m bitmap) get(a uint32) bool      { return m[a/64]>>(a%64)&1 != 0 }
-func (m bitmap) set(a uint32)           { m[a/64] |= 1 << (a % 64) }
-func (c *checker) active(e uint32) bool { return e == c.super.EpochHigh }
+func newBitmap(n uint32) bitmap    { return make(bitmap, (n+63)/64) }
+func (m bitmap) get(a uint32) bool { return m[a/64]>>(a%64)&1 != 0 }
+func (m bitmap) set(a uint32)      { m[a/64] |= 1 << (a % 64) }
 
-func (c *checker) find(repair, text string, args ...any) {
-	c.result.Findings = append(c.result.Findings, Finding{fmt.Sprintf(text, args...), repair})
+func newChecker(fs *FS, cfg CheckConfig, m *buffer.Moment) *checker {
+	n := m.Blocks()
+	return &checker{
+		fs: fs, cfg: cfg, m: m, super: m.Super(), n: n,
+		roots: map[uint32]uint32{}, snaps: map[uint32][]snapshot{}, bad: map[uint32]*guess{},
+		closing: newBitmap(n), seen: newBitmap(n), inEpoch: newBitmap(n), unique: newBitmap(n),
+		onVenti: map[ventiBlock]struct{}{}, dirs: newDirsSeen(),
+		result: CheckResult{Blocks: n},
+	}
 }
 
-// readLabels reads all labels, and finds the root block of each epoch.
-func (c *checker) readLabels(ctx context.Context) error {
-	c.labels = make([]format.Label, c.n)
-	c.bad, c.roots = map[uint32]bool{}, map[uint32]uint32{}
-	c.seen = newBitmap(c.n)
+// check does all of it.
+func (c *checker) check(ctx context.Context) {
+	c.fail(c.scan(ctx))
+	c.fail(c.m.Closing(ctx, c.closing.set))
+	hint := c.super.Active
+	for len(c.epochs) > 0 && c.err == nil {
+		last := len(c.epochs) - 1
+		c.epoch = c.epochs[last]
+		c.epochs = c.epochs[:last]
+		hint = c.tree(ctx, hint)
+	}
+	c.count(ctx)
+	c.directories(ctx)
+	c.guessed()
+	c.fail(ctx.Err())
+}
+
+// fail ends the check, if err is an error.
+func (c *checker) fail(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// stopped tells whether err is one after which the check cannot go on, rather
+// than something that it finds.
+func (c *checker) stopped(ctx context.Context, err error) bool {
+	if ctx.Err() != nil || errors.Is(err, buffer.ErrPassed) {
+		c.fail(err)
+	}
+	return c.err != nil
+}
+
+// find notes a finding, and returns its number.
+func (c *checker) find(kind Repairs, repair, text string, args ...any) int {
+	c.result.Findings = append(c.result.Findings, Finding{Text: fmt.Sprintf(text, args...), Repair: repair, Kind: kind})
+	c.result.Todo.add(kind, 1)
+	return len(c.result.Findings) - 1
+}
+
+// scan looks at all labels, for root blocks and such that make no sense.
+func (c *checker) scan(ctx context.Context) error {
 	for a := range c.n {
-		l, err := c.fs.b.Label(ctx, a)
+		l, err := c.m.Label(ctx, a)
 		if errors.Is(err, format.ErrLabel) {
-			c.bad[a] = true
-			c.find("", "could not read label for addr %#.8x: %v", a, err)
+			c.bad[a] = nil
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		c.labels[a] = l
-		if l.InUse() && l.Tag == format.RootTag {
+		if l.InUse() && l.Tag == format.RootTag && l.Epoch >= c.super.EpochLow {
 			if _, ok := c.roots[l.Epoch]; !ok {
 				c.roots[l.Epoch] = a
 			}
 		}
 	}
+	// After a crash of the original the active tree's root block may be older than
+	// its epoch.
+	l, err := c.m.Label(ctx, c.super.Active)
+	if err != nil {
+		return err
+	}
+	c.top = l.Epoch
+	c.roots[c.top] = c.super.Active
+	for _, a := range []uint32{c.super.Next, c.super.Current} {
+		if a == format.None {
+			continue
+		}
+		if l, err := c.m.Label(ctx, a); err == nil && l.Tag == format.RootTag && l.Epoch < c.top {
+			c.roots[l.Epoch] = a
+		}
+	}
+	maps.DeleteFunc(c.roots, func(e, _ uint32) bool { return e > c.top })
+	c.epochs = slices.Sorted(maps.Keys(c.roots))
 	return nil
 }
 
-// epoch walks the tree of an epoch, whose root may be at hint. It returns the
-// hint for the one before.
-func (c *checker) epoch(ctx context.Context, e, hint uint32) uint32 {
-	root, ok := c.roots[e]
-	if hint < c.n && c.labels[hint].InUse() && c.labels[hint].Tag == format.RootTag && c.labels[hint].Epoch == e {
-		root, ok = hint, true
-	}
-	if !ok {
-		c.cfg.Progress(fmt.Sprintf("could not find root block for epoch %d", e))
-		return hint
-	}
-	c.inEpoch, c.unique = newBitmap(c.n), newBitmap(c.n)
-	data, err := c.fs.b.Get(ctx, format.Local(root), format.Dir, format.RootTag)
-	if err != nil {
-		c.find("", "could not read root block %#.8x: %v", root, err)
-		return hint
-	}
-	c.seen.set(root)
-	c.inEpoch.set(root)
-	c.unique.set(root)
-	top := format.EntryAt(data, 0)
-	c.block(ctx, root, top.Root, format.Dir+format.Type(top.Depth), top.Tag, e)
-	if last := format.EntryAt(data, 1); last.Local {
-		if addr, ok := last.Root.Addr(); ok {
-			return addr
-		}
-	}
-	return hint
-}
-
-// block looks at the block that p, in block up, leads to, and what is below
-// it. It returns false if p should be cleared.
-func (c *checker) block(ctx context.Context, up uint32, p format.Pointer, t format.Type, tag, epoch uint32) bool {
-	addr, ok := p.Addr()
-	if !ok {
-		return true
-	}
-	if addr >= c.n {
-		c.find("", "could not load block %v type %d tag %x: illegal block address", p, t, tag)
-		return false
-	}
-	l, above := c.labels[addr], c.labels[up]
-	data, err := c.fs.b.Get(ctx, p, t, tag)
-	if err != nil {
-		c.find("", "could not load block %v type %d tag %x: %v", p, t, tag, err)
-		return false
-	}
-	if above.Epoch < l.Epoch || l.EpochClose <= above.Epoch {
-		c.find("", "walk: block %#x [%d, %d) points at %#x [%d, %d)", up, above.Epoch, above.EpochClose, addr, l.Epoch, l.EpochClose)
-		return false
-	}
-	if above.Epoch == epoch && l.Epoch == epoch {
-		if c.inEpoch.get(addr) {
-			c.find("", "walk: epoch join detected: addr %#x %v", addr, l)
-			return false
-		}
-		c.inEpoch.set(addr)
-	}
-	if above.State&format.Copied == 0 && above.Epoch == l.Epoch {
-		if c.unique.get(addr) {
-			c.find("", "walk: copy join detected; addr %#x %v", addr, l)
-			return false
-		}
-		c.unique.set(addr)
-	}
-	closed := l.State&format.Closed != 0
-	switch {
-	case c.active(epoch) && c.seen.get(addr):
-		c.find("", "walk: active join detected: addr %#x %v", addr, l)
-		return false
-	case c.active(epoch) && closed:
-		c.find("", "walk: addr %#x: block is in active tree but is closed", addr)
-	case !c.active(epoch) && !c.seen.get(addr) && !closed:
-		c.find(fmt.Sprintf("bclose %#x %d", addr, epoch+1), "walk: addr %#x: block is not in active tree, not closed (%d)", addr, l.EpochClose)
-	}
-	if c.seen.get(addr) {
-		return true
-	}
-	c.seen.set(addr)
-	switch {
-	case t.Level() > 0:
-		for i := range len(data) / format.PointerSize {
-			if !c.block(ctx, addr, format.PointerAt(data, i), t-1, tag, epoch) {
-				c.clear(fmt.Sprintf("clrp %#x %d", addr, i))
-			}
-		}
-	case t == format.Dir:
-		for i := range len(data) / format.EntrySize {
-			if !c.entry(ctx, addr, format.EntryAt(data, i), epoch) {
-				c.clear(fmt.Sprintf("clre %#x %d", addr, i))
-			}
-		}
-	}
-	return true
-}
-
-// clear gives the last finding its repair.
-func (c *checker) clear(repair string) {
-	if n := len(c.result.Findings); n > 0 && c.result.Findings[n-1].Repair == "" {
-		c.result.Findings[n-1].Repair = repair
-	}
-}
-
-// entry looks at an entry in block up, and what is below it.
-func (c *checker) entry(ctx context.Context, up uint32, e format.Entry, epoch uint32) bool {
-	switch {
-	case !e.Active:
-		return true
-	case e.Snap >= epoch && e.Snap != 0:
-		c.find("", "bad snap in entry of %#x: snap = %d: epoch = %d", up, e.Snap, epoch)
-		return false
-	case e.Snap != 0:
-		return true
-	case e.Local && e.Tag < format.UserTag:
-		c.find("", "bad tag in entry of %#x: tag = %#x", up, e.Tag)
-		return false
-	}
-	return c.block(ctx, up, e.Root, e.Type(), e.Tag, epoch)
-}
-
-// leaks counts blocks.
-func (c *checker) leaks() {
-	for a := range c.n {
-		l := &c.labels[a]
+// count counts blocks, and finds those to which nothing leads.
+func (c *checker) count(ctx context.Context) {
+	for a := uint32(0); a < c.n && c.err == nil; a++ {
+		l, err := c.m.Label(ctx, a)
 		switch {
-		case c.seen.get(a) || c.bad[a]:
+		case errors.Is(err, format.ErrLabel):
+			c.result.Used++
+		case err != nil:
+			c.fail(err)
+		case c.seen.get(a):
 			c.result.Used++
 		case l.Free(c.super.EpochLow):
 			c.result.Free++
-		case l.State&format.Closed != 0: // or bad
+		case !l.InUse() || l.State&format.Closed != 0 || c.closing.get(a):
 			c.result.Used++
 		default:
-			c.result.Lost++
-			c.find(fmt.Sprintf("bclose %#x 0", a), "unreachable block: addr %#x %v", a, l)
+			c.lost(a, l)
+		}
+	}
+	if more := int(c.result.Lost) - listed; more > 0 {
+		n := c.find(0, "", "%d more unreachable blocks", more)
+		c.result.Findings[n].Kind = Bclose // each is counted already
+		for i := range c.labels {
+			if c.labels[i].finding < 0 {
+				c.labels[i].finding = n
+			}
 		}
 	}
 }
 
-// directory looks at the files in a directory, and below it.
-func (c *checker) directory(ctx context.Context, path string, dir *File) {
-	var names []string
-	var entries []meta.DirEntry
-	var total int64
-	onVenti := false
-	err := c.fs.b.View(ctx, func(tx *buffer.Tx) error {
-		names, entries = nil, nil
-		d, err := dir.data.Entry(tx)
-		if err != nil {
-			return err
-		}
-		m, err := dir.meta.Entry(tx)
-		if err != nil {
-			return err
-		}
-		if onVenti = !d.Local && !m.Local; onVenti {
-			return nil
-		}
-		if total, err = dir.data.Slots(tx); err != nil {
-			return err
-		}
-		for n := range m.Leaves(m.Size) {
-			b, err := metaLeaf(tx, dir.meta, n)
-			if missing := tx.Missing(); missing != nil {
-				return missing
-			}
-			if err != nil {
-				names = append(names, fmt.Sprintf("bad meta block: %s[%d]: %v", path, n, err))
-				continue
-			}
-			last := ""
-			for i := range b.Len() {
-				e, err := b.Entry(i)
-				if err != nil {
-					names = append(names, fmt.Sprintf("could not unpack dir entry: %s[%d][%d]: %v", path, n, i, err))
-					continue
-				}
-				if i > 0 && b.Magic() == meta.ShorterFirst && e.Name <= last {
-					names = append(names, fmt.Sprintf("dir entry out of order: %s[%d][%d] = %s last = %s", path, n, i, e.Name, last))
-				}
-				last = e.Name
-				entries = append(entries, e)
-			}
-		}
-		return nil
-	})
-	if errors.Is(err, buffer.ErrVenti) && c.fs.venti == nil {
-		return
+// lost notes a block to which nothing leads.
+func (c *checker) lost(a uint32, l format.Label) {
+	n := -1
+	if c.result.Lost++; c.result.Lost <= listed {
+		n = c.find(Bclose, fmt.Sprintf("bclose %#x 0", a), "unreachable block: addr %#x %v", a, l)
+	} else {
+		c.result.Todo.Bclose++
 	}
-	if err != nil {
-		c.find("", "could not load entries for %s: %v", path, err)
-		return
+	if !c.broken {
+		now := l
+		now.State |= format.Closed
+		now.EpochClose = l.Epoch
+		c.labels = append(c.labels, labelFix{n, a, l, now})
 	}
-	for _, text := range names {
-		c.find("", "%s", text)
-	}
-	if onVenti {
-		return
-	}
-	used := map[int64]bool{}
-	for i := range entries {
-		if ctx.Err() != nil {
-			return
-		}
-		e := &entries[i]
-		p := path + "/" + e.Name
-		f := dir.child(e, 0)
-		slots := []int64{int64(e.Entry)}
-		if f.IsDir() {
-			slots = append(slots, int64(e.MEntry))
-		}
-		ok := true
-		for k, slot := range slots {
-			s := f.data
-			if k == 1 {
-				s = f.meta
-			}
-			if used[slot] {
-				ok = false
-				c.find("clri "+p, "multiple references to source: %s -> %d", p, slot)
-				break
-			}
-			used[slot] = true
-			if err := c.fs.b.View(ctx, func(tx *buffer.Tx) error { _, err := s.Entry(tx); return err }); err != nil {
-				ok = false
-				c.find("clri "+p, "could not open source: %s -> %d: %v", p, slot, translate(err))
-				break
-			}
-		}
-		if ok && f.IsDir() && (c.cfg.Snapshots || e.Mode&meta.ModeSnapshot == 0) {
-			c.directory(ctx, p, f)
-		}
-	}
-	c.orphans(ctx, path, dir, total, used)
-}
-
-// orphans finds slots of a directory that are in use and have no name.
-func (c *checker) orphans(ctx context.Context, path string, dir *File, total int64, used map[int64]bool) {
-	for slot := range total {
-		if used[slot] {
-			continue
-		}
-		var e format.Entry
-		var repair string
-		err := c.fs.b.View(ctx, func(tx *buffer.Tx) (err error) {
-			e, repair, err = slotOf(tx, dir, slot)
-			return err
-		})
-		if dead := e.Snap != 0 && e.Snap < c.super.EpochLow; err == nil && e.Active && !dead {
-			c.find(repair, "non referenced entry in source %s[%d]", path, slot)
-		}
-	}
-}
-
-// slotOf returns what is in a slot of a directory, and the command that clears
-// it.
-func slotOf(tx *buffer.Tx, dir *File, slot int64) (format.Entry, string, error) {
-	e, err := dir.data.Entry(tx)
-	if err != nil {
-		return e, "", err
-	}
-	per := int64(e.DSize / format.EntrySize)
-	data, err := dir.data.Leaf(tx, slot/per)
-	if err != nil {
-		return e, "", err
-	}
-	p, err := dir.data.Pointer(tx, slot/per)
-	return format.EntryAt(data, int(slot%per)), fmt.Sprintf("clre %v %d", p, slot%per), err
 }

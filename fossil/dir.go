@@ -91,6 +91,9 @@ func (f *File) metaBlock(tx *buffer.Tx, n int64, keep string) (*meta.Block, erro
 	if err != nil {
 		return nil, err
 	}
+	if unwritten(data) {
+		return meta.New(data, meta.MaxIndex(len(data)), meta.ShorterFirst), nil
+	}
 	b, err := meta.Open(data)
 	if err != nil || b.Magic() == meta.ShorterFirst {
 		return b, err

@@ -1,6 +1,7 @@
 package fossil
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -320,5 +321,13 @@ func metaLeaf(tx *buffer.Tx, s *stream.Stream, n int64) (*meta.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	return meta.Open(data[:e.DSize:e.DSize])
+	data = data[:e.DSize:e.DSize]
+	if unwritten(data) {
+		return meta.New(bytes.Clone(data), meta.MaxIndex(len(data)), meta.ShorterFirst), nil
+	}
+	return meta.Open(data)
 }
+
+// unwritten tells whether a metadata block is a hole, or as good as one: what was
+// there is lost, and a repair has found nothing to save.
+func unwritten(data []byte) bool { return data[0] == 0 && len(bytes.Trim(data, "\x00")) == 0 }

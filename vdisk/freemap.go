@@ -2,7 +2,6 @@ package vdisk
 
 import (
 	"encoding/binary"
-	"iter"
 	"sort"
 
 	"strata/vdisk/fsys"
@@ -33,11 +32,10 @@ const (
 	freeStep   = 32
 )
 
-// newFreeMap keeps extents that are in ascending order, as those of
-// fsys.FileSystem.Free.
-func newFreeMap(extents iter.Seq2[fsys.Extent, error]) (*freeMap, error) {
+// newFreeMap reads the free map of fs.
+func newFreeMap(fs *fsys.FileSystem) (*freeMap, error) {
 	m := new(freeMap)
-	for x, err := range extents {
+	for x, err := range fs.Free() {
 		if err != nil {
 			return nil, err
 		}

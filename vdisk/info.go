@@ -40,8 +40,6 @@ func (r *Region) fsType() string {
 // freeWords says what became of free blocks.
 func (r *Region) freeWords() string {
 	switch {
-	case r.PagingOmitted:
-		return "left out, and paging files"
 	case r.FreeOmitted:
 		return "left out"
 	case r.Whole != "":
