@@ -35,6 +35,7 @@ type conn struct {
 	srv    *Server
 	rwc    io.ReadWriteCloser // nil of a local client
 	br     *bufio.Reader      // owned by the reader
+	peer   string             // for people
 	ctx    context.Context    // of the connection: cancelled when it ends
 	cancel func()             // of a local client: cancels ctx
 
@@ -124,6 +125,9 @@ func (c *conn) readLoop() error {
 		if err == nil && r.f.Type%2 != 0 {
 			err = fmt.Errorf("a reply, type %d: %w", r.f.Type, ErrBotch)
 		}
+		if err == nil {
+			c.traceRequest(&r.f)
+		}
 		switch {
 		case err != nil:
 			c.srv.cfg.Log.Info("9p message", "err", err)
@@ -188,9 +192,14 @@ func (c *conn) start(r *request) {
 		c.launchLocked(r)
 		return
 	}
+	if c.working >= int(c.srv.observed.requests.Load()) {
+		c.srv.observed.numberWaits.Add(1)
+	} else {
+		c.srv.observed.byteWaits.Add(1)
+	}
 	c.parked = append(c.parked, r)
 	c.waiting += r.cost
-	for c.waiting > c.srv.cfg.MaxBytes && c.ctx.Err() == nil {
+	for c.waiting > c.srv.maxBytes() && c.ctx.Err() == nil {
 		c.writeQueueLocked() // what the reader has answered itself
 		c.ended.Wait()
 	}
@@ -198,7 +207,7 @@ func (c *conn) start(r *request) {
 
 // fitsLocked tells whether r may be worked on now. c.mu must be held.
 func (c *conn) fitsLocked(r *request) bool {
-	return c.working < c.srv.cfg.MaxRequests && (c.bytes == 0 || c.bytes+r.cost+c.replySize(r) <= c.srv.cfg.MaxBytes)
+	return c.working < int(c.srv.observed.requests.Load()) && (c.bytes == 0 || c.bytes+r.cost+c.replySize(r) <= c.srv.maxBytes())
 }
 
 // replySize returns how much data the reply to r may bring.
@@ -259,7 +268,7 @@ func (c *conn) replyLocked(r *request, err error) {
 	c.queueReplyLocked(r, err)
 	r.free()
 	c.writeQueueLocked()
-	for c.writing && c.queued > c.srv.cfg.MaxBytes && c.ctx.Err() == nil {
+	for c.writing && c.queued > c.srv.maxBytes() && c.ctx.Err() == nil {
 		c.ended.Wait()
 	}
 }
@@ -340,6 +349,7 @@ func (c *conn) queueErrorLocked(tag uint16, err error) {
 }
 
 func (c *conn) queueLocked(out *buffer) {
+	c.traceReply(out)
 	c.queue = append(c.queue, out)
 	n := out.size()
 	c.queued += n

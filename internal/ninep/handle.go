@@ -37,13 +37,13 @@ func (c *conn) handle(ctx context.Context, r *request) error {
 	return c.handleClassic(ctx, r)
 }
 
-// user returns the name under which a client attaches that says it is uname,
-// or number uid in the dialects that have numbers.
-func (c *conn) user(uname string, uid uint32) (string, error) {
+// user returns the name under which a client attaches to aname that says
+// it is uname, or number uid in the dialects that have numbers.
+func (c *conn) user(uname string, uid uint32, aname string) (string, error) {
 	if c.dialect != Classic && uid != NoUID {
 		uname = c.srv.cfg.Users.Name(uid)
 	}
-	if c.rwc == nil {
+	if t, ok := c.srv.fs.(Truster); c.rwc == nil || ok && t.Trusts(aname) {
 		return orNone(uname), nil
 	}
 	user, err := c.srv.cfg.User(c.rwc, uname)
@@ -69,7 +69,7 @@ func (c *conn) auth(ctx context.Context, r *request) error {
 	if err := c.free(r.f.Afid); err != nil {
 		return err
 	}
-	user, err := c.user(r.f.Uname, r.f.UID)
+	user, err := c.user(r.f.Uname, r.f.UID, r.f.Aname)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (c *conn) attach(ctx context.Context, r *request) error {
 	if err := c.free(r.f.Fid); err != nil {
 		return err
 	}
-	user, err := c.user(r.f.Uname, r.f.UID)
+	user, err := c.user(r.f.Uname, r.f.UID, r.f.Aname)
 	if err != nil {
 		return err
 	}

@@ -204,6 +204,13 @@ func (id *Identity) usersOf(p *peer) []string {
 	return []string{anyUser}
 }
 
+// Knows tells whether a rule says who a client is, or a certificate does, or
+// the kernel.
+func (id *Identity) Knows(conn io.ReadWriteCloser) bool {
+	p, err := peerOf(conn)
+	return err == nil && len(id.usersOf(&p)) > 0
+}
+
 // User returns the user as whom a client attaches that says it is uname.
 func (id *Identity) User(conn io.ReadWriteCloser, uname string) (string, error) {
 	p, err := peerOf(conn)

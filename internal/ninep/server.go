@@ -62,7 +62,12 @@ type Server struct {
 	fs    FS
 	cfg   Config
 	locks locks
+
+	observed observed
 }
+
+// maxBytes is Config.MaxBytes, or what SetLimits has made of it.
+func (s *Server) maxBytes() int { return int(s.observed.bytes.Load()) }
 
 // NewServer returns a server of fs.
 func NewServer(fs FS, cfg Config) *Server {
@@ -88,7 +93,10 @@ func NewServer(fs FS, cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{fs: fs, cfg: cfg}
+	s := &Server{fs: fs, cfg: cfg}
+	s.observed.conns = make(map[*conn]uint64)
+	s.SetLimits(cfg.MaxRequests, cfg.MaxBytes)
+	return s
 }
 
 // Serve accepts connections from l and serves them until ctx is cancelled,
@@ -149,6 +157,9 @@ func (s *Server) ServeConn(ctx context.Context, rwc io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := s.newConn(ctx, rwc)
+	c.peer = c.peerName()
+	s.observed.add(c)
+	defer s.observed.remove(c)
 	c.br = bufio.NewReaderSize(rwc, readBuffer)
 	// Closing wakes the reader and any writer.
 	stop := context.AfterFunc(ctx, func() { rwc.Close() })

@@ -243,15 +243,20 @@ func TestFlushOrder(t *testing.T) {
 // can be flushed while they do.
 func TestParked(t *testing.T) {
 	for _, limit := range []struct {
-		name string
-		cfg  ninep.Config
+		name            string
+		cfg             ninep.Config
+		requests, bytes int // set later
 	}{
-		{"by number", ninep.Config{MaxRequests: 2}},
-		{"by bytes", ninep.Config{MaxBytes: 25000}},
+		{"by number", ninep.Config{MaxRequests: 2}, 0, 0},
+		{"by bytes", ninep.Config{MaxBytes: 25000}, 0, 0},
+		{"by number, set later", ninep.Config{}, 2, 0},
+		{"by bytes, set later", ninep.Config{MaxRequests: 5}, 0, 25000},
 	} {
 		t.Run(limit.name, func(t *testing.T) {
 			fs := newSlowFS()
-			p := newPeer(t, serve(t, fs, limit.cfg))
+			s := ninep.NewServer(fs, limit.cfg)
+			s.SetLimits(limit.requests, limit.bytes)
+			p := newPeer(t, serveWith(t, s))
 			p.start(ninep.Classic, 8192)
 			p.openSlow()
 			for tag := range uint16(5) {
@@ -278,6 +283,11 @@ func TestParked(t *testing.T) {
 			p.take()
 			if off := <-fs.started; off != 4 {
 				t.Errorf("read at %d started last, want 4", off)
+			}
+			requests, bytes := s.Limits()
+			number := requests == 2
+			if st := s.Stats(); (st.NumberWaits > 0) != number || (st.ByteWaits > 0) == number || bytes == 0 {
+				t.Errorf("limits %d and %d, %+v", requests, bytes, st)
 			}
 			// What still runs ends with the connection.
 		})
