@@ -43,7 +43,11 @@ func (w *tale) tell(p *player, steps int, before func()) error {
 		}
 		if p.rng.IntN(8) == 0 {
 			n := len(w.states) - 1
-			if err := p.fs.Sync(context.Background()); err != nil {
+			sync := p.fs.Sync
+			if p.rng.IntN(4) == 0 {
+				sync = p.fs.Rest
+			}
+			if err := sync(context.Background()); err != nil {
 				return err
 			}
 			w.synced = n

@@ -45,6 +45,15 @@ func (fs *FS) Halt(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// Rest makes all that was done before durable, and leaves the partition so
+// that Plan 9's programs can open it, until the next change.
+func (fs *FS) Rest(ctx context.Context) error {
+	if err := fs.flush(ctx); err != nil {
+		return translate(err)
+	}
+	return translate(fs.b.Rest(ctx))
+}
+
 // Unhalt lets the archiver and the clock go on after a Halt.
 func (fs *FS) Unhalt() {
 	p := &fs.pause

@@ -160,7 +160,7 @@ func (f *Fsys) halt(ctx context.Context) error {
 	}
 	err := f.stop(ctx)
 	if err == nil {
-		err = f.fs.Sync(ctx)
+		err = f.fs.Rest(ctx)
 	}
 	if err != nil {
 		f.fs.Unhalt()

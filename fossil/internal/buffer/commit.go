@@ -259,6 +259,7 @@ func (b *Buffer) commit(g *group) error {
 	if err := b.file.Sync(); err != nil { // the commit point
 		return err
 	}
+	b.counts.changed.Add(int64(len(g.write) + len(g.meta)))
 	for n := range g.write {
 		b.cache.unpin(localKey(n))
 	}
@@ -382,13 +383,42 @@ func (b *Buffer) writeBlocks(blocks map[uint32][]byte) error {
 	return nil
 }
 
-// finish leaves a partition that needs no log. The committer has ended.
+// Rest makes all that was done durable. If no tree is left to be closed, it
+// leaves a partition that needs no log, as Close does, until the next change.
+func (b *Buffer) Rest(ctx context.Context) error {
+	b.mu.Lock()
+	err := b.err
+	b.mu.Unlock()
+	if err == ErrReadOnly {
+		return nil
+	}
+	if err := b.Settle(ctx); err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := b.Sync(ctx); err != nil {
+		return err
+	}
+	j := job{b.finish, make(chan error, 1)}
+	select {
+	case b.jobs <- j:
+		return <-j.done
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// finish leaves a partition that needs no log, unless that says what trees are
+// to be closed. The committer calls it, or has ended.
 func (b *Buffer) finish() error {
-	if !b.log.live {
+	if !b.log.live || len(b.durable) > 0 {
 		return nil
 	}
 	if err := b.checkpoint(); err != nil {
 		return err
 	}
-	return b.writeSuper(false)
+	if err := b.writeSuper(false); err != nil {
+		return err
+	}
+	b.log.live = false
+	return nil
 }

@@ -28,6 +28,7 @@ type Stats struct {
 
 	Commits     int64
 	CommitTime  time.Duration
+	Changed     int64 // blocks of which commits made something durable
 	Written     int64 // blocks written to their places
 	LogBytes    int64 // written to the log
 	Checkpoints int64
@@ -36,9 +37,9 @@ type Stats struct {
 
 // counts are what Stats counts.
 type counts struct {
-	diskReads                                                    atomic.Int64
-	ventiReads, ventiErrors, ventiBytes, ventiRunning, ventiTime atomic.Int64
-	commits, commitTime, written, logBytes, checkpoints, full    atomic.Int64
+	diskReads                                                          atomic.Int64
+	ventiReads, ventiErrors, ventiBytes, ventiRunning, ventiTime       atomic.Int64
+	commits, commitTime, changed, written, logBytes, checkpoints, full atomic.Int64
 }
 
 // Stats returns the buffer's numbers.
@@ -48,7 +49,7 @@ func (b *Buffer) Stats() Stats {
 		BlockSize: b.h.BlockSize, Blocks: b.h.Blocks(),
 		DiskReads: c.diskReads.Load(), VentiReads: c.ventiReads.Load(), VentiErrors: c.ventiErrors.Load(),
 		VentiBytes: c.ventiBytes.Load(), VentiRunning: c.ventiRunning.Load(), VentiTime: time.Duration(c.ventiTime.Load()),
-		Commits: c.commits.Load(), CommitTime: time.Duration(c.commitTime.Load()), Written: c.written.Load(),
+		Commits: c.commits.Load(), CommitTime: time.Duration(c.commitTime.Load()), Changed: c.changed.Load(), Written: c.written.Load(),
 		LogBytes: c.logBytes.Load(), Checkpoints: c.checkpoints.Load(), Full: c.full.Load(),
 	}
 	b.mu.Lock()
