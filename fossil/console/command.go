@@ -38,6 +38,10 @@ func commands() []Command {
 		hostCommands(),
 		fsysCommands(),
 		stateCommands(),
+		fileCommands(),
+		dataCommands(),
+		netCommands(),
+		nineCommands(),
 	)
 	slices.SortFunc(list, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
 	return list

@@ -218,6 +218,18 @@ func (f *Fsys) close(ctx context.Context) error {
 	return f.closeOpen(ctx)
 }
 
+// wake ends a halt, if there is one.
+func (f *Fsys) wake(ctx context.Context) error {
+	if err := f.room.Acquire(ctx, allRoom); err != nil {
+		return err
+	}
+	defer f.room.Release(allRoom)
+	if !f.halted {
+		return nil
+	}
+	return f.unhalt()
+}
+
 // ctl returns what runs the lines that are written to the file ctl.
 func (f *Fsys) ctl() tree.Runner {
 	s := f.h.NewSession()

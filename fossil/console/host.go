@@ -50,8 +50,14 @@ type Config struct {
 type Host struct {
 	cfg   Config
 	log   *slog.Logger
-	table []Command // sorted
-	ran   atomic.Int64
+	table []Command    // sorted
+	ran   atomic.Int64 // commands
+
+	conns, mostConns atomic.Int64
+	// Of each connection.
+	mostRequests, mostMessages atomic.Int64
+
+	nine nineConn // of the command 9p
 
 	serving context.Context // of services; ends with the host
 	stop    context.CancelFunc
@@ -61,7 +67,15 @@ type Host struct {
 	device   string     // of a file system that is configured without one
 	fsys     map[string]*Fsys
 	services map[string]*service // by address
+	tracing  bool                // every message is logged
 }
+
+// The limits of a host that is told none.
+const (
+	defaultConns    = 128
+	defaultRequests = 256
+	defaultMessages = 64
+)
 
 // New returns a host that has no file systems yet.
 func New(cfg Config) *Host {
@@ -69,6 +83,10 @@ func New(cfg Config) *Host {
 		cfg.Now = time.Now
 	}
 	h := &Host{cfg: cfg, log: cfg.Log, table: commands(), fsys: map[string]*Fsys{}, services: map[string]*service{}}
+	h.mostConns.Store(defaultConns)
+	h.mostRequests.Store(defaultRequests)
+	h.mostMessages.Store(defaultMessages)
+	h.nine.turn = make(chan struct{}, 1)
 	h.serving, h.stop = context.WithCancel(context.Background())
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
@@ -161,6 +179,28 @@ func (h *Host) tree(aname string) (*tree.Tree, error) {
 	return t, nil
 }
 
+// Trusts implements ninep.Truster: a file system that was opened so takes
+// everybody's word for who they are.
+func (h *Host) Trusts(aname string) bool {
+	name, _, _ := strings.Cut(aname, "/")
+	f, err := h.Lookup(cmp.Or(name, mainFsys))
+	if err != nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.fs != nil && f.opt.noAuth
+}
+
+// StatFS implements ninep.StatFSer.
+func (h *Host) StatFS(ctx context.Context, node ninep.Node) (ninep.StatFS, error) {
+	t := tree.Of(node)
+	if t == nil {
+		return ninep.StatFS{}, ninep.ErrNotSupported
+	}
+	return t.StatFS(ctx, node)
+}
+
 // setDevice makes name the partition of a file system that is configured
 // without one.
 func (h *Host) setDevice(name string) {
@@ -180,9 +220,13 @@ func (h *Host) defaultDevice() string {
 // durable when it returns nil.
 func (h *Host) Close(ctx context.Context) error {
 	h.stop()
-	h.workers.Wait()
+	list := h.all()
 	var errs []error
-	for _, f := range h.all() {
+	for _, f := range list { // what clients leave open may have to be removed
+		errs = append(errs, f.wake(ctx))
+	}
+	h.workers.Wait()
+	for _, f := range list {
 		errs = append(errs, f.close(ctx))
 	}
 	return errors.Join(errs...)

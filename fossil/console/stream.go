@@ -31,7 +31,7 @@ const hello = "\x00"
 var errLine = errors.New("line too long")
 
 // serveConsoles serves the console to all who come until ctx ends.
-func (h *Host) serveConsoles(ctx context.Context, ln net.Listener) error {
+func (h *Host) serveConsoles(ctx context.Context, ln net.Listener, admit func(io.ReadWriteCloser) (func(), error)) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
@@ -52,9 +52,15 @@ func (h *Host) serveConsoles(ctx context.Context, ln net.Listener) error {
 			return fmt.Errorf("console: accept: %w", err)
 		}
 		wg.Go(func() {
+			defer conn.Close()
+			ended, err := admit(conn)
+			if err != nil {
+				h.log.Info("console", "peer", conn.RemoteAddr().String(), "error", err)
+				return
+			}
+			defer ended()
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			defer stop()
-			defer conn.Close()
 			if err := h.ServeConsole(ctx, conn); err != nil && ctx.Err() == nil {
 				h.log.Info("console", "error", err)
 			}

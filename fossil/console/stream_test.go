@@ -75,7 +75,7 @@ func TestClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := h.stopService(addr); err != nil {
+	if err := h.endService(addr); err != nil {
 		t.Error(err)
 	}
 	if err := other.Exec(t.Context(), io.Discard, "echo late"); err == nil {

@@ -15,7 +15,10 @@ import (
 type Runner func(ctx context.Context, line string) (result string, err error)
 
 const (
-	ctlName = "ctl"
+	// CtlName is the name of the file in the root directory that takes commands,
+	// which no other file there may have.
+	CtlName = "ctl"
+
 	ctlMode = 0o660
 
 	// No file has this qid, nor an entry in a listing this cookie: those of
@@ -31,7 +34,7 @@ var (
 
 // isCtl tells whether name, in the directory n, is the file ctl.
 func (n *node) isCtl(name string) bool {
-	return name == ctlName && n.t.cfg.Ctl != nil && n.file == n.t.fs.Root()
+	return name == CtlName && n.t.cfg.Ctl != nil && n.file == n.t.fs.Root()
 }
 
 func (n *node) ctl() *ctlNode { return &ctlNode{n.t, n.user} }
@@ -55,7 +58,7 @@ func (c *ctlNode) Stat(context.Context) (ninep.Dir, error) { return c.dir(), nil
 func (c *ctlNode) dir() ninep.Dir {
 	now := c.t.leases.now()
 	return ninep.Dir{
-		Qid: c.Qid(), Mode: ctlMode, Name: ctlName, UID: users.Adm, GID: users.Adm, Muid: users.Adm,
+		Qid: c.Qid(), Mode: ctlMode, Name: CtlName, UID: users.Adm, GID: users.Adm, Muid: users.Adm,
 		Atime: now, Mtime: now, Ctime: now, Cookie: ctlCookie,
 	}
 }

@@ -91,7 +91,7 @@ func (h *dirHandle) ReadDir(ctx context.Context, cookie uint64) iter.Seq2[ninep.
 				return
 			}
 		}
-		if h.n.isCtl(ctlName) && cookie < ctlCookie {
+		if h.n.isCtl(CtlName) && cookie < ctlCookie {
 			yield(h.n.ctl().dir(), nil)
 		}
 	}

@@ -64,6 +64,17 @@ func (t *Tree) Loose(noPermissions, anyWstat bool) *Tree {
 	return l
 }
 
+// Of returns the tree that a node is of, nil if it is of no such.
+func Of(n ninep.Node) *Tree {
+	if c, ok := n.(*ctlNode); ok {
+		return c.t
+	}
+	if n, ok := nodeOf(n); ok {
+		return n.t
+	}
+	return nil
+}
+
 // Users returns the table of users.
 func (t *Tree) Users() *users.Table { return t.users.Load() }
 

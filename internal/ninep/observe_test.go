@@ -2,6 +2,8 @@ package ninep_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -79,6 +81,37 @@ func TestConnsAndTrace(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, all)
 		}
 	}
+}
+
+// TestAdmit turns one client of two away.
+func TestAdmit(t *testing.T) {
+	errFull := errors.New("full")
+	n, gone := 0, make(chan struct{})
+	s := ninep.NewServer(trusting{}, ninep.Config{Admit: func(io.ReadWriteCloser) (func(), error) {
+		if n++; n > 1 {
+			return nil, errFull
+		}
+		return func() { close(gone) }, nil
+	}})
+	near, far := net.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- s.ServeConn(t.Context(), far) }()
+	c, err := ninep.NewClient(t.Context(), near, ninep.ClientConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near2, far2 := net.Pipe()
+	if err := s.ServeConn(t.Context(), far2); err != errFull {
+		t.Errorf("the second: %v", err)
+	}
+	if _, err := near2.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the second is read: %v", err)
+	}
+	c.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	<-gone
 }
 
 func TestIdentityKnows(t *testing.T) {

@@ -43,6 +43,11 @@ type Config struct {
 	// kernel and looks at certificates.
 	User func(conn io.ReadWriteCloser, uname string) (string, error)
 
+	// Admit, if it is not nil, is asked before a connection is served. If it
+	// returns an error that ends at once; else what it returns is called when it
+	// has ended.
+	Admit func(conn io.ReadWriteCloser) (ended func(), err error)
+
 	// Log is told of connections that break the protocol. Nil is quiet.
 	Log *slog.Logger
 }
@@ -154,6 +159,14 @@ func (s *Server) newConn(ctx context.Context, rwc io.ReadWriteCloser) *conn {
 // closes it. When it returns, every request is over and every fid clunked. A
 // client that hangs up is not an error.
 func (s *Server) ServeConn(ctx context.Context, rwc io.ReadWriteCloser) error {
+	if s.cfg.Admit != nil {
+		ended, err := s.cfg.Admit(rwc)
+		if err != nil {
+			rwc.Close()
+			return err
+		}
+		defer ended()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c := s.newConn(ctx, rwc)
