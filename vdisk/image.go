@@ -24,6 +24,7 @@ var rootSkipsFree = map[string]bool{"ext2": true, "ffs": true, "hfs": true}
 
 // An Image is a disk in the archive. Its methods may be called at once.
 type Image struct {
+	br      venti.BlockReader
 	score   venti.Score
 	root    venti.Root
 	layout  *Layout
@@ -64,7 +65,7 @@ func Open(ctx context.Context, br venti.BlockReader, score venti.Score) (*Image,
 }
 
 func open(ctx context.Context, br venti.BlockReader, score venti.Score) (*Image, error) {
-	im := &Image{score: score}
+	im := &Image{br: br, score: score}
 	var buf [venti.RootSize]byte
 	n, err := br.ReadBlock(ctx, score, venti.RootType, buf[:])
 	if errors.Is(err, venti.ErrTooLong) {
