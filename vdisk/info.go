@@ -24,13 +24,13 @@ func (l *Layout) WriteInfo(w io.Writer) error {
 	fmt.Fprintln(t, "region\tstart\tlength\tkind\ttype\tblock\tfree")
 	for i := range l.Regions {
 		r := &l.Regions[i]
-		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%d\t%s\n", r.Name, r.Start, r.Length, r.Kind, r.fsType(), r.DSize, r.freeWords())
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%d\t%s\n", r.Name, r.Start, r.Length, r.Kind, r.Type(), r.DSize, r.freeWords())
 	}
 	return t.Flush()
 }
 
-// fsType returns the type of the file system in r, or "-".
-func (r *Region) fsType() string {
+// Type returns the type of the file system in r, fit to be printed, or "-".
+func (r *Region) Type() string {
 	if r.FileSystem == nil || r.FileSystem.Type == "" {
 		return "-"
 	}
@@ -48,8 +48,8 @@ func (r *Region) freeWords() string {
 	return "kept"
 }
 
-// writeInfo writes what is known of one region, one thing to a line.
-func (r *Region) writeInfo(w io.Writer) {
+// WriteInfo writes what is known of one region, one thing to a line.
+func (r *Region) WriteInfo(w io.Writer) {
 	line := func(name, value string) {
 		if value != "" {
 			fmt.Fprintf(w, "%s %s\n", name, Printable(value))

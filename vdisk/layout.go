@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"strata/venti"
@@ -85,6 +86,21 @@ type FileSystem struct {
 // Exact tells whether the disk is one of which every byte was asked for.
 func (l *Layout) Exact() bool {
 	return slices.ContainsFunc(l.Regions, func(r Region) bool { return r.Whole == exactReason })
+}
+
+// Parts returns the indices of the regions that are partitions, by what they are
+// called in trees: their numbers, or 0 for all of a disk without a table.
+func (l *Layout) Parts() map[string]int {
+	parts := make(map[string]int)
+	for i := range l.Regions {
+		switch r := &l.Regions[i]; {
+		case r.Partition != nil:
+			parts[strconv.Itoa(r.Partition.Number)] = i
+		case len(l.Regions) == 1:
+			parts["0"] = i
+		}
+	}
+	return parts
 }
 
 // Encode returns the bytes of layout.json. It fails when l is not what

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -28,6 +28,7 @@ type TreeConfig struct {
 //
 //	/status                            what is open
 //	/score/<type:score>/disk           the disk
+//	                    score          what it was found by, as text
 //	                    info           its layout, as text
 //	                    parts/<n>/data partition n; of a disk without a table, 0 is all of it
 //	                              type the type of the file system in it
@@ -43,6 +44,7 @@ type TreeConfig struct {
 type Tree struct {
 	images *images
 	files  *os.Root // nil without /files
+	more   []func(user string) map[string]ninep.Node
 	reads  atomic.Int64
 	bytes  atomic.Int64
 }
@@ -65,6 +67,10 @@ func NewTree(br venti.BlockReader, cfg TreeConfig) (*Tree, error) {
 	}
 	return t, nil
 }
+
+// Mount adds what f returns to the root directory, for each client that
+// attaches. It is called before the tree is served.
+func (t *Tree) Mount(f func(user string) map[string]ninep.Node) { t.more = append(t.more, f) }
 
 // Close lets go of the directory of the host. The tree must not be served
 // any more.
@@ -93,6 +99,9 @@ func (t *Tree) Attach(ctx context.Context, user, aname string) (ninep.Node, erro
 		h.f.Close()
 		files.qid = h.qid
 		children["files"] = files
+	}
+	for _, f := range t.more {
+		maps.Copy(children, f(user))
 	}
 	return ninep.NewDir(dirStat("/", "/"), children), nil
 }
@@ -132,7 +141,18 @@ func (t *Tree) walkScore(ctx context.Context, name string) (ninep.Node, error) {
 	if kind != "" && kind != im.root.Type {
 		return nil, ninep.ErrNotExist
 	}
-	return t.imageDir(name, im), nil
+	return t.imageDir(name, score.String(), im), nil
+}
+
+// ImageDir returns the directory of the image with a score, as it is below
+// /score, for another place in the tree. place, which tells that from all others,
+// is what qids are made from, together with the score.
+func (t *Tree) ImageDir(ctx context.Context, name, place string, score venti.Score) (ninep.Node, error) {
+	im, err := t.images.open(ctx, score)
+	if err != nil {
+		return nil, imageError(err)
+	}
+	return t.imageDir(name, place+"/"+score.String(), im), nil
 }
 
 // imageError is what a client is told when an image does not open. That it
@@ -148,28 +168,22 @@ func imageError(err error) error {
 	return err
 }
 
-// imageDir returns the directory of an image.
-func (t *Tree) imageDir(name string, im *Image) ninep.Node {
-	id := im.score.String()
+// imageDir returns the directory of an image; id is what its qid is made from,
+// and those of what is in it begin with.
+func (t *Tree) imageDir(name, id string, im *Image) ninep.Node {
 	parts := make(map[string]ninep.Node)
-	for i := range im.layout.Regions {
+	for n, i := range im.layout.Parts() {
 		r := &im.layout.Regions[i]
-		n := "0"
-		switch {
-		case r.Partition != nil:
-			n = strconv.Itoa(r.Partition.Number)
-		case len(im.layout.Regions) > 1:
-			continue
-		}
 		parts[n] = ninep.NewDir(dirStat(n, id, n), map[string]ninep.Node{
 			"data": t.dataFile(fileStat("data", id, n, "data"), im.readers[i]),
-			"type": textFile(fileStat("type", id, n, "type"), func(w io.Writer) { fmt.Fprintln(w, r.fsType()) }),
-			"info": textFile(fileStat("info", id, n, "info"), r.writeInfo),
+			"type": textFile(fileStat("type", id, n, "type"), func(w io.Writer) { fmt.Fprintln(w, r.Type()) }),
+			"info": textFile(fileStat("info", id, n, "info"), r.WriteInfo),
 		})
 	}
 	return ninep.NewDir(dirStat(name, id), map[string]ninep.Node{
 		"disk":  t.dataFile(fileStat("disk", id, "disk"), im),
 		"info":  textFile(fileStat("info", id, "info"), func(w io.Writer) { im.WriteInfo(w) }),
+		"score": textFile(fileStat("score", id, "score"), func(w io.Writer) { fmt.Fprintf(w, "%s:%v\n", im.root.Type, im.score) }),
 		"parts": ninep.NewDir(dirStat("parts", id, "parts"), parts),
 	})
 }

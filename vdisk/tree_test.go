@@ -236,7 +236,7 @@ func TestTree(t *testing.T) {
 			}{
 				{nil, []string{"files", "score", "status"}},
 				{[]string{"score"}, nil},
-				{[]string{"score", s.score}, []string{"disk", "info", "parts"}},
+				{[]string{"score", s.score}, []string{"disk", "info", "parts", "score"}},
 				{[]string{"score", s.score, "parts"}, []string{"1", "2"}},
 				{[]string{"files"}, []string{"notes.vdisk", "readme", "sub", "web.vdisk"}},
 			} {
