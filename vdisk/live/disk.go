@@ -55,6 +55,7 @@ type image struct {
 	changed  atomic.Bool   // written to since it was settled; then that file is there
 	table    atomic.Bool   // and where tables and unknown things are
 	writes   atomic.Int64
+	version  atomic.Uint32         // of the files when they were opened
 	failed   atomic.Pointer[error] // of a flush: what was written before may be lost
 
 	history []Snapshot // of who has the turn
@@ -94,6 +95,7 @@ func (im *image) load(ctx context.Context) error {
 		return err
 	}
 	var list []*region
+	version := uint32(0)
 	for _, r := range f.layout.Regions {
 		g, err := h.openRegion(ctx, im.dir(), r.Name, r)
 		if err != nil {
@@ -103,7 +105,9 @@ func (im *image) load(ctx context.Context) error {
 			return err
 		}
 		list = append(list, g)
+		version += g.data.Qid().Vers
 	}
+	im.version.Store(version - uint32(im.writes.Load()))
 	im.layout, im.regions = f.layout, list
 	im.size.Store(f.layout.Size)
 	im.changed.Store(f.names[unsettledFile])
