@@ -331,6 +331,16 @@ func (fs *FS) unarchived(ctx context.Context) (uint32, error) {
 	return oldest, nil
 }
 
+// ForgetDead removes the names of snapshots that are gone below /snapshot, and
+// directories that are empty then.
+func (fs *FS) ForgetDead(ctx context.Context) error {
+	dir, err := fs.Walk(ctx, "/snapshot")
+	if err == nil {
+		_, err = fs.forgetDead(ctx, dir, true, func(uint32) bool { return false })
+	}
+	return err
+}
+
 // forgetDead removes the names of dead snapshots below a directory, of old ones
 // that are all on Venti, and the directories that are empty then. It tells whether
 // this one is.

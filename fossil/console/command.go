@@ -42,6 +42,8 @@ func commands() []Command {
 		dataCommands(),
 		netCommands(),
 		nineCommands(),
+		snapCommands(),
+		userCommands(),
 	)
 	slices.SortFunc(list, func(a, b Command) int { return strings.Compare(a.Name, b.Name) })
 	return list

@@ -132,10 +132,29 @@ func (f *Fsys) open(ctx context.Context, opt openOptions) (err error) {
 	t := tree.New(fs, tree.Config{
 		Name: f.name, NoPermissions: opt.noPermissions, AnyWstat: opt.anyWstat, Now: f.h.cfg.Now, Ctl: f.ctl,
 	})
+	f.begin(ctx, fs, t, opt)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opt, f.file, f.venti, f.fs, f.tree, f.halted = opt, file, v, fs, t, false
 	return nil
+}
+
+// begin reads the table of users, and starts the clock. A table that cannot be
+// used leaves the default one.
+func (f *Fsys) begin(ctx context.Context, fs *fossil.FS, t *tree.Tree, opt openOptions) {
+	log := f.h.log.With("fsys", f.name)
+	problems, err := t.LoadUsers(ctx)
+	for _, p := range problems {
+		log.Warn("users", "file", tree.UsersFile, "error", p)
+	}
+	if err != nil {
+		log.Error("users: the default ones", "error", err)
+	}
+	if !opt.readOnly {
+		if err := fs.SetSchedule(fossil.Schedule{}); err != nil {
+			log.Error("start the clock", "error", err)
+		}
+	}
 }
 
 // blockSize returns how large the blocks in a file are, or what it usually is.
