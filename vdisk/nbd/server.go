@@ -237,7 +237,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
 	close(gone)
 	watcher.Wait()
 	switch {
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, errGoodbye), errors.Is(err, syscall.ECONNRESET), ctx.Err() != nil:
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, errGoodbye), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), ctx.Err() != nil:
 		c.log.Debug("disconnected", "err", err)
 	default:
 		c.log.Warn("client cut off", "err", err)
