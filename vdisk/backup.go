@@ -46,7 +46,7 @@ func Backup(ctx context.Context, st venti.Store, src Source, opt ImportOptions) 
 }
 
 func (im *importer) backup(ctx context.Context) (*Result, error) {
-	p, err := uncut(im.src, im.opt.Exact)
+	p, err := uncut(im.src, keep{exact: im.opt.Exact})
 	if err != nil {
 		return nil, err
 	}
@@ -66,11 +66,11 @@ func (im *importer) backup(ctx context.Context) (*Result, error) {
 
 // uncut returns all of src as one part, whose kind is the type of the root that
 // is to be over it.
-func uncut(src Source, exact bool) (*part, error) {
+func uncut(src Source, k keep) (*part, error) {
 	if src.Size() == 0 {
 		return nil, errors.New("there is nothing in it")
 	}
-	p, err := newPart(src, partition.Region{Name: string(partition.KindDisk), Kind: partition.KindDisk, Length: src.Size()}, exact)
+	p, err := newPart(src, partition.Region{Name: string(partition.KindDisk), Kind: partition.KindDisk, Length: src.Size()}, k)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,11 @@ func compare(ctx context.Context, im *Image, src Source) (*Report, error) {
 		rep.fail(Failure{Region: "disk", Length: src.Size(), Reason: fmt.Sprintf("is %d bytes long, the image %d", src.Size(), im.Size())})
 		return rep, nil
 	}
-	l, parts, err := cut(src, im.layout.Exact())
+	k := keep{exact: im.layout.Exact()}
+	for _, r := range im.layout.Regions {
+		k.noPaging = k.noPaging || r.PagingOmitted
+	}
+	l, parts, err := cut(src, k)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +77,7 @@ func differentRegion(a, b *Layout) string {
 			return r.Name
 		}
 		s := b.Regions[i]
-		if r.Name != s.Name || r.Start != s.Start || r.Length != s.Length || r.FreeOmitted != s.FreeOmitted {
+		if r.Name != s.Name || r.Start != s.Start || r.Length != s.Length || r.FreeOmitted != s.FreeOmitted || r.PagingOmitted != s.PagingOmitted {
 			return r.Name
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strata/vdisk/fsys"
 	"strata/vdisk/fsys/ext"
 	"strata/vdisk/fsys/fat"
+	"strata/vdisk/fsys/ntfs"
 	"strata/vdisk/fsys/swap"
 	"strata/vdisk/partition"
 )
@@ -32,11 +33,17 @@ const (
 const exactReason = "every byte was asked for"
 
 // probers know what is free in their file systems.
-var probers = [...]fsys.Prober{ext.Probe, fat.Probe, swap.Probe}
+var probers = [...]fsys.Prober{ext.Probe, fat.Probe, ntfs.Probe, swap.Probe}
+
+// A keep says how much of a disk is to be stored.
+type keep struct {
+	exact    bool // every byte
+	noPaging bool // not the files in which a machine keeps its memory
+}
 
 // cut reads the partition table of src, finds out what the regions hold, and
 // returns the layout with the parts that go with its regions.
-func cut(src Source, exact bool) (*Layout, []*part, error) {
+func cut(src Source, k keep) (*Layout, []*part, error) {
 	table, err := partition.Read(src, src.Size())
 	if err != nil {
 		return nil, nil, fmt.Errorf("read partition table: %w", err)
@@ -55,7 +62,7 @@ func cut(src Source, exact bool) (*Layout, []*part, error) {
 	}
 	var parts []*part
 	for _, r := range table.Cut() {
-		p, err := newPart(src, r, exact)
+		p, err := newPart(src, r, k)
 		if err != nil {
 			return nil, nil, fmt.Errorf("region %s: %w", r.Name, err)
 		}
@@ -68,7 +75,7 @@ func cut(src Source, exact bool) (*Layout, []*part, error) {
 // Inspect returns the layout that an import of src would have, without
 // storing anything.
 func Inspect(src Source) (*Layout, error) {
-	l, _, err := cut(src, false)
+	l, _, err := cut(src, keep{})
 	return l, err
 }
 
@@ -80,7 +87,7 @@ type Survey struct {
 
 // NewSurvey looks at a disk. With exact nothing is free.
 func NewSurvey(src Source, exact bool) (*Survey, error) {
-	l, parts, err := cut(src, exact)
+	l, parts, err := cut(src, keep{exact: exact})
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +112,7 @@ func (s *Survey) Free(i int) iter.Seq[fsys.Extent] {
 // is free in it is so for everybody.
 func (s *Survey) Clean(i int) bool { return s.parts[i].clean }
 
-func newPart(src Source, r partition.Region, exact bool) (*part, error) {
+func newPart(src Source, r partition.Region, k keep) (*part, error) {
 	p := &part{src: src, Region: Region{
 		Name:    r.Name,
 		Start:   r.Start,
@@ -140,13 +147,18 @@ func newPart(src Source, r partition.Region, exact bool) (*part, error) {
 	switch {
 	case fs.Whole != "":
 		p.Whole = text(fs.Whole)
-	case exact:
+	case k.exact:
 		p.Whole = exactReason
 	default:
 		p.Encoder = fs.Type
 		p.FreeOmitted = true
 		p.clean = fs.Clean
-		p.free, err = newFreeMap(fs)
+		if k.noPaging && len(fs.Paging) > 0 {
+			p.PagingOmitted = true
+			p.free, err = newFreeMap(fs.FreeAndPaging())
+		} else {
+			p.free, err = newFreeMap(fs.Free())
+		}
 	}
 	return p, err
 }

@@ -1,12 +1,17 @@
 package vdisk
 
 import (
+	"bytes"
+	"fmt"
 	"maps"
 	"math/rand"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"strata/vdisk/fsys"
 	"strata/vdisk/fsys/fsystest"
@@ -65,7 +70,7 @@ func (m *maker) fill(t *testing.T) (img string, want map[string]string) {
 func (m *maker) free(t *testing.T, img string) map[*part][]fsys.Extent {
 	t.Helper()
 	d := openDisk(t, img)
-	_, parts, err := cut(d, false)
+	_, parts, err := cut(d, keep{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +224,160 @@ func makers() []maker {
 		fatMaker("FAT12 of 2 KiB", 7*mib, 2048, 0x25, "-F", "12", "-s", "4"),
 		fatMaker("FAT16 of 1 KiB", 24*mib, 1024, 0x25, "-F", "16", "-s", "2"),
 		fatMaker("FAT32 of 512 bytes", 40*mib, 512, 0x41, "-F", "32", "-s", "1"),
+		ntfsMaker("NTFS of 512 bytes", 40*mib, 512),
+		ntfsMaker("NTFS of 4 KiB", 60*mib, 4096),
 		fatMaker("FAT32 of 4 KiB", 300*mib, 4096, 0x41, "-F", "32", "-s", "8"),
+	}
+}
+
+// mounted calls f with the directory that an image is mounted on, and skips the
+// test where it cannot be. mount is mount(8), or a program for FUSE that is
+// told to stay in the foreground: it is done with the image when it ends.
+func mounted(t *testing.T, img string, f func(dir string), mount string, args ...string) {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command(need(t, mount), append(args, img, dir)...)
+	var msg bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &msg, &msg
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer mounts.Close()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	if mount == "mount" {
+		err = <-ended
+		ended <- nil
+	} else {
+		err = awaitMount(mounts, dir, ended)
+	}
+	if err != nil {
+		t.Skipf("%s: %v: %s", mount, err, msg.String())
+	}
+	// A test that fails or skips must not leave it mounted.
+	defer func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+			exec.Command("umount", "-l", dir).Run()
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v: %s", mount, err, msg.String())
+		}
+	}()
+	f(dir)
+}
+
+// awaitMount waits until something is mounted on dir or the program that is
+// to do it has ended. The kernel tells those who poll the list of mounts when
+// it changes.
+func awaitMount(mounts *os.File, dir string, ended chan error) error {
+	for {
+		list, err := os.ReadFile(mounts.Name())
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(list, []byte(" "+dir+" ")) {
+			return nil
+		}
+		select {
+		case err := <-ended:
+			return fmt.Errorf("it has ended: %v", err)
+		default:
+		}
+		// Not for ever: the program may end without a mount.
+		fds := []unix.PollFd{{Fd: int32(mounts.Fd()), Events: unix.POLLPRI}}
+		if _, err := unix.Poll(fds, 100); err != nil && err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// fillMounted fills a mounted file system from a tree, in two steps so that
+// its files lie between free space, and deletes its d1.
+func fillMounted(t *testing.T, dir, tree string) {
+	t.Helper()
+	run(t, "", "cp", "-r", tree+"/.", dir)
+	run(t, "", "rm", "-r", filepath.Join(dir, "d1"))
+	run(t, "", "sync", "-f", dir)
+}
+
+// mountedFiles returns what is in the files of an image once it is mounted.
+func mountedFiles(t *testing.T, img string, mount string, args ...string) (files map[string]string) {
+	t.Helper()
+	mounted(t, img, func(dir string) { files = treeFiles(t, dir) }, mount, args...)
+	return files
+}
+
+func ntfsMaker(name string, size int64, cluster int) maker {
+	return maker{
+		name: name, size: size, region: "disk.ntfs", dsize: cluster,
+		make: func(t *testing.T, img, tree string) {
+			run(t, "", "mkntfs", "-q", "-F", "-c", fmt.Sprint(cluster), img)
+			mounted(t, img, func(dir string) { fillMounted(t, dir, tree) }, "ntfs-3g", "-o", "no_detach")
+		},
+		check: func(t *testing.T, img string) { run(t, "", "ntfsfix", "-n", img) },
+		files: func(t *testing.T, img string) map[string]string {
+			return mountedFiles(t, img, "ntfs-3g", "-o", "ro,no_detach")
+		},
+		add: func(t *testing.T, img, file string) {
+			mounted(t, img, func(dir string) { run(t, "", "cp", file, dir) }, "ntfs-3g", "-o", "no_detach")
+		},
+		unclean: func(t *testing.T, img string) { patch(t, img, ntfsState(t, img), 1) },
+		whole:   "it was not unmounted",
+	}
+}
+
+// ntfsState returns where the flags of the volume are.
+func ntfsState(t *testing.T, img string) int64 {
+	t.Helper()
+	b, err := os.ReadFile(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := bytes.Index(b, []byte("\x00\x00\x00\x00\x00\x00\x00\x00\x03\x01\x00\x00"))
+	if version < 0 {
+		t.Fatal("no version of NTFS")
+	}
+	return int64(version) + 10
+}
+
+// TestNoPaging leaves out a pagefile on request only.
+func TestNoPaging(t *testing.T) {
+	img := sparse(t, 40*mib)
+	run(t, "", "mkntfs", "-q", "-F", img)
+	page := filepath.Join(t.TempDir(), "pagefile.sys")
+	fsystest.Noise(t, page, mib)
+	run(t, "", "ntfscp", "-f", img, page, "pagefile.sys")
+	run(t, "", "ntfscp", "-f", img, page, "kept.sys")
+	cat := func(name, file string) string { return run(t, "", "ntfscat", "-f", name, file) }
+	for _, omit := range []bool{false, true} {
+		st := ventitest.NewMemory()
+		res := importFile(t, st, img, ImportOptions{OmitPaging: omit})
+		if _, l := res.region(t, "disk.ntfs"); !l.FreeOmitted || l.PagingOmitted != omit {
+			t.Errorf("got %+v", l)
+		}
+		out := exportFile(t, st, res.Score)
+		if cat(out, "kept.sys") != cat(img, "kept.sys") {
+			t.Error("another file is not what it was")
+		}
+		want := cat(img, "pagefile.sys")
+		if omit {
+			want = string(make([]byte, mib))
+		}
+		if cat(out, "pagefile.sys") != want {
+			t.Errorf("pagefile.sys is not as it should be where it is left out: %v", omit)
+		}
+		im, err := Open(t.Context(), st, res.Score)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rep, err := Compare(t.Context(), im, openDisk(t, img)); err != nil || rep.Failed > 0 {
+			t.Errorf("compare: %+v, %v", rep, err)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package vdisk
 
 import (
 	"encoding/binary"
+	"iter"
 	"sort"
 
 	"strata/vdisk/fsys"
@@ -32,10 +33,11 @@ const (
 	freeStep   = 32
 )
 
-// newFreeMap reads the free map of fs.
-func newFreeMap(fs *fsys.FileSystem) (*freeMap, error) {
+// newFreeMap keeps extents that are in ascending order, as those of
+// fsys.FileSystem.Free.
+func newFreeMap(extents iter.Seq2[fsys.Extent, error]) (*freeMap, error) {
 	m := new(freeMap)
-	for x, err := range fs.Free() {
+	for x, err := range extents {
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,10 @@ import (
 type ImportOptions struct {
 	// Exact keeps every byte, also those of free blocks.
 	Exact bool
+	// OmitPaging leaves out the contents of the files in which a machine
+	// keeps its memory, pagefile.sys, swapfile.sys and hiberfil.sys of
+	// Windows. They read as zeros.
+	OmitPaging bool
 	// Base is the root of an image that is whole in the store, say yesterday's
 	// of the same disk. What has not changed since is not looked up or sent.
 	// The resulting score is the same as without.
@@ -109,7 +113,7 @@ func (im *importer) run(ctx context.Context) (*Result, error) {
 	if err := im.openOthers(ctx); err != nil {
 		return nil, err
 	}
-	l, parts, err := cut(im.src, im.opt.Exact)
+	l, parts, err := cut(im.src, keep{im.opt.Exact, im.opt.OmitPaging})
 	if err != nil {
 		return nil, err
 	}

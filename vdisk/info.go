@@ -40,6 +40,8 @@ func (r *Region) Type() string {
 // freeWords says what became of free blocks.
 func (r *Region) freeWords() string {
 	switch {
+	case r.PagingOmitted:
+		return "left out, and paging files"
 	case r.FreeOmitted:
 		return "left out"
 	case r.Whole != "":

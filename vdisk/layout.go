@@ -65,6 +65,10 @@ type Region struct {
 	PSize       int    `json:"psize"`           // bytes of a pointer block
 	FreeOmitted bool   `json:"freeOmitted"`     // free blocks were left out and read as zeros
 	Whole       string `json:"whole,omitempty"` // why they were not
+
+	// PagingOmitted says that the files in which a machine keeps its memory
+	// were left out too, as was asked for.
+	PagingOmitted bool `json:"pagingOmitted,omitempty"`
 }
 
 // A Partition is a region's entry in the partition table.
@@ -224,6 +228,8 @@ func (r *Region) check() error {
 		return fmt.Errorf("bad block size %d/%d", r.PSize, r.DSize)
 	case r.FreeOmitted && r.Whole != "":
 		return errors.New("both whole and with free blocks left out")
+	case r.PagingOmitted && !r.FreeOmitted:
+		return errors.New("paging files left out, and free blocks not")
 	}
 	if p := r.Partition; p != nil {
 		if p.Number < 1 {

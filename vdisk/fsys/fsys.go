@@ -56,6 +56,11 @@ type FileSystem struct {
 	// the free map is certain.
 	Whole string
 
+	// Paging are the places, in ascending order, of files in which a machine
+	// keeps its memory: worth nothing once it is off, but not free. It is
+	// for those who ask for it.
+	Paging []Extent
+
 	// FreeMap yields what is free, in ascending order without overlaps, inside
 	// [0, Size). It is made as it is read, in bounded memory, each time that it
 	// is ranged over. An error ends it. Users call Free, which checks it.
@@ -102,6 +107,32 @@ func (fs *FileSystem) Free() iter.Seq2[Extent, error] {
 		}
 		if last.Len > 0 {
 			yield(last, nil)
+		}
+	}
+}
+
+// FreeAndPaging is Free with the extents of Paging among the others.
+func (fs *FileSystem) FreeAndPaging() iter.Seq2[Extent, error] {
+	return func(yield func(Extent, error) bool) {
+		if fs.Whole != "" {
+			return
+		}
+		rest := fs.Paging
+		for x, err := range fs.Free() {
+			for err == nil && len(rest) > 0 && rest[0].Off < x.Off {
+				if !yield(rest[0], nil) {
+					return
+				}
+				rest = rest[1:]
+			}
+			if !yield(x, err) || err != nil {
+				return
+			}
+		}
+		for _, x := range rest {
+			if !yield(x, nil) {
+				return
+			}
 		}
 	}
 }

@@ -31,7 +31,7 @@ is the same is not even looked up. The score is the same with and without.`
 
 type importer struct {
 	host, base, prev, name, tmp string
-	exact, json                 bool
+	exact, noPaging, json       bool
 }
 
 func importCommand() *command.Command {
@@ -41,6 +41,7 @@ func importCommand() *command.Command {
 		Flags: func(fs *pflag.FlagSet) {
 			hostFlag(fs, &c.host)
 			fs.BoolVarP(&c.exact, "exact", "e", false, "store every byte, also those of free blocks")
+			fs.BoolVar(&c.noPaging, "no-paging", false, "leave out pagefile.sys, swapfile.sys and hiberfil.sys of Windows")
 			fs.StringVarP(&c.base, "base", "b", "", "`score` of a stored image to compare with")
 			fs.StringVarP(&c.prev, "prev", "p", "", "`score` to note as the image before this one")
 			fs.StringVarP(&c.name, "name", "n", "", "`name` to note in the image")
@@ -55,7 +56,7 @@ func (c *importer) run(ctx context.Context, io command.IO) error {
 	if len(io.Args) != 1 {
 		return command.ErrUsage
 	}
-	opt := vdisk.ImportOptions{Exact: c.exact, Name: c.name}
+	opt := vdisk.ImportOptions{Exact: c.exact, OmitPaging: c.noPaging, Name: c.name}
 	var err error
 	if opt.Base, err = scoreFlag("base", c.base); err != nil {
 		return err

@@ -49,6 +49,7 @@ func probe(r io.ReaderAt, size int64) (*fsys.FileSystem, error) {
 	if err == nil {
 		err = v.readLabel(fs)
 	}
+	fs.Clean = err == nil
 	return fsys.Finish(fs, err, func(yield func(fsys.Extent) bool) error {
 		// The map is in memory: what happens to the region meanwhile
 		// is for others to notice.
