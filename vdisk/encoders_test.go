@@ -226,6 +226,8 @@ func makers() []maker {
 		fatMaker("FAT32 of 512 bytes", 40*mib, 512, 0x41, "-F", "32", "-s", "1"),
 		ntfsMaker("NTFS of 512 bytes", 40*mib, 512),
 		ntfsMaker("NTFS of 4 KiB", 60*mib, 4096),
+		exfatMaker("exFAT of 512 bytes", 40*mib, 512),
+		exfatMaker("exFAT of 32 KiB", 60*mib, 32<<10),
 		fatMaker("FAT32 of 4 KiB", 300*mib, 4096, 0x41, "-F", "32", "-s", "8"),
 	}
 }
@@ -233,10 +235,16 @@ func makers() []maker {
 // mounted calls f with the directory that an image is mounted on, and skips the
 // test where it cannot be. mount is mount(8), or a program for FUSE that is
 // told to stay in the foreground: it is done with the image when it ends.
-func mounted(t *testing.T, img string, f func(dir string), mount string, args ...string) {
+func mounted(t *testing.T, img string, f func(dir string), command ...string) {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.Command(need(t, mount), append(args, img, dir)...)
+	mount := command[0]
+	if mount == "mount.exfat-fuse" { // it takes no files
+		loop := loopDevice(t, img)
+		defer loop.Close()
+		img = loop.Name()
+	}
+	cmd := exec.Command(need(t, mount), append(command[1:], img, dir)...)
 	var msg bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &msg, &msg
 	mounts, err := os.Open("/proc/self/mountinfo")
@@ -269,6 +277,23 @@ func mounted(t *testing.T, img string, f func(dir string), mount string, args ..
 		}
 	}()
 	f(dir)
+}
+
+// loopDevice returns a device for a file, which the kernel takes back when it is
+// closed, or skips the test.
+func loopDevice(t *testing.T, img string) *os.File {
+	t.Helper()
+	out, err := exec.Command(need(t, "losetup"), "-f", "--show", img).CombinedOutput()
+	if err != nil {
+		t.Skipf("losetup: %v: %s", err, out)
+	}
+	name := strings.TrimSpace(string(out))
+	loop, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, "", "losetup", "-d", name)
+	return loop
 }
 
 // awaitMount waits until something is mounted on dir or the program that is
@@ -306,9 +331,9 @@ func fillMounted(t *testing.T, dir, tree string) {
 }
 
 // mountedFiles returns what is in the files of an image once it is mounted.
-func mountedFiles(t *testing.T, img string, mount string, args ...string) (files map[string]string) {
+func mountedFiles(t *testing.T, img string, command ...string) (files map[string]string) {
 	t.Helper()
-	mounted(t, img, func(dir string) { files = treeFiles(t, dir) }, mount, args...)
+	mounted(t, img, func(dir string) { files = treeFiles(t, dir) }, command...)
 	return files
 }
 
@@ -343,6 +368,28 @@ func ntfsState(t *testing.T, img string) int64 {
 		t.Fatal("no version of NTFS")
 	}
 	return int64(version) + 10
+}
+
+func exfatMaker(name string, size int64, cluster int) maker {
+	// In the foreground it tells what it does.
+	mount := []string{"mount.exfat-fuse", "-d"}
+	return maker{
+		name: name, size: size, region: "disk.exfat", dsize: min(cluster, 4096),
+		make: func(t *testing.T, img, tree string) {
+			need(t, mount[0])
+			run(t, "", "mkfs.exfat", "-c", fmt.Sprint(cluster), img)
+			mounted(t, img, func(dir string) { fillMounted(t, dir, tree) }, mount...)
+		},
+		check: func(t *testing.T, img string) { run(t, "", "fsck.exfat", "-n", img) },
+		files: func(t *testing.T, img string) map[string]string {
+			return mountedFiles(t, img, append(mount, "-o", "ro")...)
+		},
+		add: func(t *testing.T, img, file string) {
+			mounted(t, img, func(dir string) { run(t, "", "cp", file, dir) }, mount...)
+		},
+		unclean: func(t *testing.T, img string) { patch(t, img, 0x6a, 2) },
+		whole:   "it was not unmounted",
+	}
 }
 
 // TestNoPaging leaves out a pagefile on request only.
