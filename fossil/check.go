@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 
@@ -60,6 +61,28 @@ type CheckResult struct {
 	Unseen   int    // directories that could not be looked at, since they are on Venti
 
 	Todo, Done Counts // repairs
+}
+
+// Print prints a result, like the original's flchk: what is wrong as "error:
+// ...", and behind a "#" the console command that repairs it, unless it was
+// repaired.
+func (r *CheckResult) Print(w io.Writer) {
+	percent := func(n uint32) float64 { return 100 * float64(n) / float64(max(r.Blocks, 1)) }
+	fmt.Fprintf(w, "fsys blocks: total=%d used=%d(%.1f%%) free=%d(%.1f%%) lost=%d(%.1f%%)\n",
+		r.Blocks, r.Used, percent(r.Used), r.Free, percent(r.Free), r.Lost, percent(r.Lost))
+	if r.Unseen > 0 {
+		fmt.Fprintf(w, "%d directories are on Venti in part, and were not looked at\n", r.Unseen)
+	}
+	for _, f := range r.Findings {
+		if f.Fixed {
+			fmt.Fprintf(w, "repaired: %s\n", f.Text)
+			continue
+		}
+		fmt.Fprintf(w, "error: %s\n", f.Text)
+		if f.Repair != "" {
+			fmt.Fprintf(w, "# %s\n", f.Repair)
+		}
+	}
 }
 
 // Counts says how many repairs of each kind there are.

@@ -28,17 +28,15 @@ func TestCheckGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			summary := fmt.Sprintf("fsys blocks: total=%d used=%d(%.1f%%) free=%d(%.1f%%) lost=%d(%.1f%%)",
-				r.Blocks, r.Used, 100*float64(r.Used)/float64(r.Blocks), r.Free, 100*float64(r.Free)/float64(r.Blocks),
-				r.Lost, 100*float64(r.Lost)/float64(r.Blocks))
+			var out strings.Builder
+			r.Print(&out)
+			found := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+			summary := found[0]
 			if name == "crashed8k" {
 				checkCrashed(t, r, summary)
 				return
 			}
-			got := append(progress, summary)
-			for _, f := range r.Findings {
-				got = append(got, "error: "+f.Text, "# "+f.Repair)
-			}
+			got := append(progress, found...)
 			text, err := os.ReadFile(filepath.Join(goldenDir(t), name+".super.json"))
 			if err != nil {
 				t.Fatal(err)

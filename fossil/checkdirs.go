@@ -107,7 +107,8 @@ func (c *checker) directory(ctx context.Context, d *checkDir) {
 	if c.err != nil {
 		return
 	}
-	if !c.cfg.Venti && !d.data.Local && !d.names.Local {
+	empty := d.data.Root == format.Hole && d.names.Root == format.Hole
+	if !c.cfg.Venti && !d.data.Local && !d.names.Local && !empty {
 		return
 	}
 	if d.data.Root != format.Hole {

@@ -52,4 +52,29 @@ func TestFlchk(t *testing.T) {
 	if status != 1 || !strings.HasSuffix(stdout, want) || stderr != "fossil/flchk: the file system is damaged\n" {
 		t.Errorf("status %d, %q, %q, want %q", status, stdout, stderr, want)
 	}
+
+	// It is given back, and the file system is clean then.
+	status, stdout, stderr = check("-fx", file)
+	for _, want := range []string{"checking again...\n", "lost=0", "\nrepaired: unreachable block: addr 0x1f4", "\nfsck: 0 clri, 0 clre, 0 clrp, 1 bclose\n"} {
+		if status != 0 || stderr != "" || !strings.Contains(stdout, want) {
+			t.Errorf("repair: status %d, %q, %q, want %q", status, stdout, stderr, want)
+		}
+	}
+	if status, stdout, _ := check("-fsdv", file); status != 0 || !strings.Contains(stdout, "lost=0") || !strings.Contains(stdout, "dir /active/\n") || !strings.Contains(stdout, "\nblock 0x") {
+		t.Errorf("after the repair: status %d, %q", status, stdout)
+	}
+	// The root directory's own stream cannot be repaired.
+	if p, err = disk.Open(file, disk.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WriteAt(make([]byte, 8192), 19*8192); err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	if status, _, stderr := check("-fx", file); status != 1 || stderr == "" {
+		t.Errorf("no labels: status %d, %q", status, stderr)
+	}
+	if status, _, _ := check("-fV", file); status != 2 {
+		t.Errorf("-f and -V: status %d", status)
+	}
 }
