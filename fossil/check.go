@@ -63,10 +63,10 @@ type CheckResult struct {
 	Todo, Done Counts // repairs
 }
 
-// Print prints a result, like the original's flchk: what is wrong as "error:
-// ...", and behind a "#" the console command that repairs it, unless it was
-// repaired.
-func (r *CheckResult) Print(w io.Writer) {
+// Print prints a result as the original's check does: what is wrong as "error:
+// ..." and, with commands, as its flchk does, behind a "#" the console command
+// that repairs it. What was repaired is "repaired: ...".
+func (r *CheckResult) Print(w io.Writer, commands bool) {
 	percent := func(n uint32) float64 { return 100 * float64(n) / float64(max(r.Blocks, 1)) }
 	fmt.Fprintf(w, "fsys blocks: total=%d used=%d(%.1f%%) free=%d(%.1f%%) lost=%d(%.1f%%)\n",
 		r.Blocks, r.Used, percent(r.Used), r.Free, percent(r.Free), r.Lost, percent(r.Lost))
@@ -79,7 +79,7 @@ func (r *CheckResult) Print(w io.Writer) {
 			continue
 		}
 		fmt.Fprintf(w, "error: %s\n", f.Text)
-		if f.Repair != "" {
+		if commands && f.Repair != "" {
 			fmt.Fprintf(w, "# %s\n", f.Repair)
 		}
 	}

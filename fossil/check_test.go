@@ -29,7 +29,7 @@ func TestCheckGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out strings.Builder
-			r.Print(&out)
+			r.Print(&out, true)
 			found := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 			summary := found[0]
 			if name == "crashed8k" {

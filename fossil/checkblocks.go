@@ -363,13 +363,10 @@ func (c *checker) guessed() {
 		}
 		n := c.find(Bclose, fmt.Sprintf("bfree %#x", addr), "%s", text)
 		if !c.broken {
-			c.labels = append(c.labels, labelFix{n, addr, found, freed})
+			c.labels = append(c.labels, labelFix{n, addr, found, format.Freed})
 		}
 	}
 }
-
-// freed is the label of a block that was freed by hand.
-var freed = format.Label{Type: 16}
 
 // A ventiBlock is a block on Venti, as one kind of block.
 type ventiBlock struct {

@@ -30,6 +30,7 @@ const (
 	Named               // a file system that is open or not, alone
 	Alone               // an open one, halted or not, alone
 	Open                // an open one that is not halted, together with others
+	Any                 // an open one, halted or not, together with others
 )
 
 // commands returns all commands.
@@ -38,6 +39,7 @@ func commands() []Command {
 		hostCommands(),
 		fsysCommands(),
 		stateCommands(),
+		repairCommands(),
 		fileCommands(),
 		dataCommands(),
 		netCommands(),

@@ -42,8 +42,9 @@
 //	}
 //
 // and name it in commands. Scope says what a command needs: a file system that
-// is open (Open; several such commands may run at once, and none while one of
-// the next two does), one that may be halted, and for itself alone (Alone), one
+// is open (Open, or Any if it may also be halted; several such commands may run
+// at once, and none while one of the next two does), one that may be halted, and
+// for itself alone (Alone), one
 // that need not be open (Named), or none (Global). Flags are those of the
 // original, single letters that may stand together and before their value
 // without a blank, and each has a long name. What a command has to say goes to

@@ -78,7 +78,7 @@ func (f *Fsys) notOpen() error {
 // run runs a command when it may.
 func (f *Fsys) run(ctx context.Context, c *Call) error {
 	room := int64(allRoom)
-	if c.Command.Scope == Open {
+	if c.Command.Scope == Open || c.Command.Scope == Any {
 		room = 1
 	}
 	if err := f.room.Acquire(ctx, room); err != nil {

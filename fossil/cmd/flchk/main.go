@@ -88,7 +88,7 @@ system that is in use is checked and repaired by the console's command check.`,
 			}
 			r, err := fs.Check(ctx, check)
 			if err == nil {
-				r.Print(io.Stdout)
+				r.Print(io.Stdout, true)
 				if repair {
 					fmt.Fprintf(io.Stdout, "fsck: %v\n", r.Done)
 				}

@@ -65,6 +65,9 @@ type Label struct {
 // allocator never takes it, its check neither calls it free nor lost.
 var Reserved = Label{State: Bad, EpochClose: Open}
 
+// Freed is the label of a block that was freed by hand.
+var Freed = Label{Type: maxType}
+
 // Free tells whether a block can be allocated when snapshots before epochLow
 // are dead.
 func (l *Label) Free(epochLow uint32) bool {
