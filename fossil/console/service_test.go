@@ -163,7 +163,6 @@ func TestIdentity(t *testing.T) {
 // addresses.
 func TestLooseServices(t *testing.T) {
 	h, s := newMain(t, Config{})
-	exec(t, s, "create /active/private adm adm 600")
 	dir := t.TempDir()
 	uid := "sys"
 	for name, tc := range map[string]struct {
@@ -174,7 +173,9 @@ func TestLooseServices(t *testing.T) {
 		"no permissions": {ServiceConfig{NoPermissions: true}, true, true},
 		"any wstat":      {ServiceConfig{AnyWstat: true}, false, true},
 	} {
-		tc.cfg.Addr = "unix!" + filepath.Join(dir, strings.ReplaceAll(name, " ", ""))
+		file := strings.ReplaceAll(name, " ", "")
+		exec(t, s, "create /active/"+file+" adm adm 600")
+		tc.cfg.Addr = "unix!" + filepath.Join(dir, file)
 		c, err := connect(t, serveAt(t, h, tc.cfg))
 		if err != nil {
 			t.Fatal(err)
@@ -183,7 +184,7 @@ func TestLooseServices(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := root.Walk(t.Context(), "active", "private")
+		f, err := root.Walk(t.Context(), "active", file)
 		if err != nil {
 			t.Fatal(err)
 		}
