@@ -124,7 +124,7 @@ func (c *Call) stat(ctx context.Context, word, path string, f *fossil.File) erro
 	if err != nil {
 		return fmt.Errorf("stat %s: %w", path, err)
 	}
-	c.Printf("\t%s %s\n", word, quoteAll([]string{path, i.Name, i.UID, i.GID, formatMode(i.Mode), strconv.FormatInt(i.Size, 10)}))
+	c.Printf("\t%s %s\n", word, Join([]string{path, i.Name, i.UID, i.GID, formatMode(i.Mode), strconv.FormatInt(i.Size, 10)}))
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -128,18 +127,10 @@ func runPrintConfig(_ context.Context, c *Call) error {
 		if device == c.Host.defaultDevice() {
 			words = words[:3]
 		}
-		c.Printf("\t%s\n", quoteAll(words))
+		c.Printf("\t%s\n", Join(words))
 		if host != "" {
-			c.Printf("\t%s\n", quoteAll([]string{"fsys", f.name, "venti", host}))
+			c.Printf("\t%s\n", Join([]string{"fsys", f.name, "venti", host}))
 		}
 	}
 	return nil
-}
-
-func quoteAll(words []string) string {
-	words = slices.Clone(words)
-	for i, w := range words {
-		words[i] = quote(w)
-	}
-	return strings.Join(words, " ")
 }

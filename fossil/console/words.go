@@ -47,3 +47,12 @@ func quote(word string) string {
 	}
 	return "'" + strings.ReplaceAll(word, "'", "''") + "'"
 }
+
+// Join returns a line whose words these are.
+func Join(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quote(w)
+	}
+	return strings.Join(quoted, " ")
+}
