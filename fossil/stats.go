@@ -105,3 +105,13 @@ func (fs *FS) Stats() Stats {
 	s.EpochLow, s.EpochHigh = fs.Epochs()
 	return s
 }
+
+// Err returns why nothing can be changed any more, if a write has failed. To
+// open the file system again is what there is to do.
+func (fs *FS) Err() error {
+	err := fs.b.Err()
+	if err == buffer.ErrReadOnly || err == buffer.ErrClosed {
+		return nil
+	}
+	return translate(err)
+}

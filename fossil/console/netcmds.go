@@ -107,7 +107,7 @@ func runListen(ctx context.Context, c *Call) error {
 		return err
 	}
 	if len(c.Args) == 0 {
-		for _, s := range c.Host.serviceList(func(s *service) bool { return !s.cfg.Console && s.network != "unix" }) {
+		for _, s := range c.Host.serviceList(func(s *service) bool { return s.server != nil && s.network != "unix" }) {
 			c.Printf("\tlisten %s\n", s.line())
 		}
 		return nil
@@ -141,7 +141,7 @@ func runSrv(ctx context.Context, c *Call) error {
 		return err
 	}
 	if len(c.Args) == 0 {
-		for _, s := range c.Host.serviceList(func(s *service) bool { return s.network == "unix" }) {
+		for _, s := range c.Host.serviceList(func(s *service) bool { return s.network == "unix" && !s.cfg.HTTP }) {
 			c.Printf("\tsrv %s\n", s.line())
 		}
 		return nil

@@ -22,6 +22,7 @@ const port = "5640"
 type ServiceConfig struct {
 	Addr    string // as package netaddr has it
 	Console bool   // the console, not files
+	HTTP    bool   // what Handler serves, not files
 
 	// KnownOnly turns away clients of whom neither the kernel nor a certificate
 	// nor a rule says who they are.
@@ -53,7 +54,7 @@ func (h *Host) Serve(ctx context.Context, cfg ServiceConfig) (addr string, err e
 		return "", err
 	}
 	s := &service{cfg: cfg, network: ln.Addr().Network(), addr: dialled(ln.Addr()), ln: ln, done: make(chan struct{})}
-	if !cfg.Console {
+	if !cfg.Console && !cfg.HTTP {
 		c := ninep.Config{Users: h.cfg.Users, Admit: h.admit(&s.cfg), Log: h.log}
 		if h.cfg.Identity != nil && !cfg.NoAuth {
 			c.User = h.cfg.Identity.User
@@ -71,15 +72,21 @@ func (h *Host) Serve(ctx context.Context, cfg ServiceConfig) (addr string, err e
 	h.limitLocked(s)
 	h.workers.Go(func() {
 		defer close(s.done)
-		serve := func() error { return h.serveConsoles(ctx, s.ln, h.admit(&s.cfg)) }
-		if s.server != nil {
-			serve = func() error { return s.server.Serve(ctx, s.ln) }
-		}
-		if err := serve(); err != nil {
+		if err := h.serve(ctx, s); err != nil {
 			h.log.Error("serve", "addr", s.addr, "error", err)
 		}
 	})
 	return s.addr, nil
+}
+
+func (h *Host) serve(ctx context.Context, s *service) error {
+	switch {
+	case s.cfg.HTTP:
+		return h.serveHTTP(ctx, s.ln)
+	case s.cfg.Console:
+		return h.serveConsoles(ctx, s.ln, h.admit(&s.cfg))
+	}
+	return s.server.Serve(ctx, s.ln)
 }
 
 // endService ends the service at an address.
@@ -122,7 +129,7 @@ func (h *Host) serviceList(want func(s *service) bool) []*service {
 // Services returns the addresses at which files are served, or consoles.
 func (h *Host) Services(console bool) []string {
 	var list []string
-	for _, s := range h.serviceList(func(s *service) bool { return s.cfg.Console == console }) {
+	for _, s := range h.serviceList(func(s *service) bool { return s.cfg.Console == console && !s.cfg.HTTP }) {
 		list = append(list, s.addr)
 	}
 	return list

@@ -110,7 +110,7 @@ func TestIdentity(t *testing.T) {
 		{"socket, as another: the server's own user may", ServiceConfig{Addr: sock("b")}, "adm", "", "adm", ""},
 		{"tcp", ServiceConfig{Addr: "tcp!127.0.0.1!0"}, "adm", "", "none", ""},
 		{"tcp, no none", ServiceConfig{Addr: "tcp!127.0.0.1!0", NoNone: true}, "adm", "", "", "cannot attach as none before authentication"},
-		{"tcp, unknown", ServiceConfig{Addr: "tcp!127.0.0.1!0", KnownOnly: true}, "adm", "", "", "EOF"},
+		{"tcp, unknown", ServiceConfig{Addr: "tcp!127.0.0.1!0", KnownOnly: true}, "adm", "", "", "9p version"},
 		{"tcp, believed", ServiceConfig{Addr: "tcp!127.0.0.1!0", NoAuth: true, NoNone: true}, "adm", "", "adm", ""},
 		{"tcp, believed by the file system", ServiceConfig{Addr: "tcp!127.0.0.1!0", NoNone: true}, "adm", "open/active", "adm", ""},
 		{"tcp, who is no user there", ServiceConfig{Addr: "tcp!127.0.0.1!0", NoAuth: true}, "stranger", "", "none", ""},

@@ -64,6 +64,7 @@ func (s *Session) Exec(ctx context.Context, out io.Writer, line string) error {
 			words[i] = s.star
 		}
 	}
+	s.h.ran.Add(1)
 	return s.run(ctx, out, "", words)
 }
 
@@ -76,7 +77,6 @@ func (s *Session) run(ctx context.Context, out io.Writer, name string, words []s
 	case cmd.Scope == Global && name != "":
 		return fmt.Errorf("%s is no command of file systems", cmd.Name)
 	}
-	s.h.ran.Add(1)
 	c := Call{Command: cmd, Args: words[1:], Out: out, Host: s.h, Session: s}
 	if cmd.Scope == Global {
 		return cmd.Run(ctx, &c)

@@ -2,7 +2,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -41,9 +40,11 @@ type options struct {
 	addrs   []string
 	console string
 	users   []string
+	http    string
 	open    bool
 	memory  int
 	term    bool
+	debug   bool
 	log     logs.Flags
 }
 
@@ -59,6 +60,8 @@ func newCommand() *command.Command {
 			fs.BoolVarP(&o.term, "terminal", "t", false, "run commands from standard input, too")
 			fs.StringArrayVarP(&o.addrs, "addr", "a", nil, "`address` to serve files at; may be given again")
 			fs.StringVar(&o.console, "console", "unix!fscons.sock", "`address` to serve the console at; none for no such")
+			fs.StringVar(&o.http, "http", "", "serve /metrics, for Prometheus, and /healthz at `address`")
+			fs.BoolVarP(&o.debug, "debug", "D", false, "log every message of 9P")
 			fs.BoolVar(&o.open, "open", false, "allow addresses that other machines can reach and that ask for no certificate")
 			fs.StringArrayVar(&o.users, "user", nil, "`rule` of who a client is, such as \"10.0.0.0/8 glenda\"; may be given again")
 			o.log.Register(fs)
@@ -90,6 +93,9 @@ func (o *options) run(ctx context.Context, io command.IO) (err error) {
 	})
 	// The end of ctx is the beginning of an orderly end.
 	defer func() { err = errors.Join(err, host.Close(context.WithoutCancel(ctx))) }()
+	if o.debug {
+		host.ToggleDebug()
+	}
 	s := host.NewSession()
 	if err := o.start.run(ctx, s, io.Stdout); err != nil && !o.term {
 		return err
@@ -109,12 +115,15 @@ func (o *options) serve(ctx context.Context, host *console.Host, out stdio.Write
 	if len(o.addrs) == 0 && len(host.Services(false)) == 0 {
 		o.addrs = []string{"unix!fossil.sock", "tcp!127.0.0.1!5640"}
 	}
-	list := make([]console.ServiceConfig, 0, len(o.addrs)+1)
+	var list []console.ServiceConfig
 	for _, a := range o.addrs {
 		list = append(list, console.ServiceConfig{Addr: a})
 	}
 	if o.console != "none" && len(host.Services(true)) == 0 {
 		list = append(list, console.ServiceConfig{Addr: o.console, Console: true})
+	}
+	if o.http != "" {
+		list = append(list, console.ServiceConfig{Addr: o.http, HTTP: true})
 	}
 	for _, c := range list {
 		addr, err := host.Serve(ctx, c)
@@ -124,37 +133,4 @@ func (o *options) serve(ctx context.Context, host *console.Host, out stdio.Write
 		fmt.Fprintln(out, addr)
 	}
 	return nil
-}
-
-// terminal runs the lines of standard input until it, or ctx, ends.
-func terminal(ctx context.Context, s *console.Session, io command.IO) error {
-	lines := make(chan string)
-	var readErr error
-	go func() { // ends with the program: a read of a terminal cannot be interrupted
-		defer close(lines)
-		in := bufio.NewScanner(io.Stdin)
-		in.Buffer(nil, 1<<20)
-		for in.Scan() {
-			select {
-			case lines <- in.Text():
-			case <-ctx.Done():
-				return
-			}
-		}
-		readErr = in.Err()
-	}()
-	for {
-		fmt.Fprint(io.Stdout, s.Prompt())
-		select {
-		case line, ok := <-lines:
-			if !ok {
-				return readErr
-			}
-			if err := s.Exec(ctx, io.Stdout, line); err != nil {
-				fmt.Fprintln(io.Stdout, err)
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
 }

@@ -398,13 +398,7 @@ func (b *Buffer) Rest(ctx context.Context) error {
 	if err := b.Sync(ctx); err != nil {
 		return err
 	}
-	j := job{b.finish, make(chan error, 1)}
-	select {
-	case b.jobs <- j:
-		return <-j.done
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return b.do(ctx, b.finish)
 }
 
 // finish leaves a partition that needs no log, unless that says what trees are
