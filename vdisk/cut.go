@@ -12,6 +12,7 @@ import (
 	"strata/vdisk/fsys/fat"
 	"strata/vdisk/fsys/ntfs"
 	"strata/vdisk/fsys/swap"
+	"strata/vdisk/fsys/xfs"
 	"strata/vdisk/partition"
 )
 
@@ -34,7 +35,7 @@ const (
 const exactReason = "every byte was asked for"
 
 // probers know what is free in their file systems.
-var probers = [...]fsys.Prober{ext.Probe, exfat.Probe, fat.Probe, ntfs.Probe, swap.Probe}
+var probers = [...]fsys.Prober{ext.Probe, exfat.Probe, fat.Probe, ntfs.Probe, swap.Probe, xfs.Probe}
 
 // A keep says how much of a disk is to be stored.
 type keep struct {
