@@ -159,8 +159,8 @@ func TestMkfs(t *testing.T) {
 		{320 << 20, "-b size=512 -m crc=0"},
 		{1 << 30, "-b size=2048 -s size=2048 -d agcount=7"},
 		{1 << 40, "-m rmapbt=1"},
-		{320 << 20, "-l su=32k -d su=64k,sw=4"},
-		{320 << 20, "-m crc=0 -l version=1"},
+		{1 << 30, "-l su=32k -d su=64k,sw=4"},
+		{1 << 30, "-m crc=0 -l version=1"},
 	} {
 		name := fsystest.Sparse(t, tc.size)
 		fsystest.Run(t, 0, "", "mkfs.xfs", slices.Concat([]string{"-q", "-K"}, strings.Fields(tc.args), []string{name})...)
