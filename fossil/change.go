@@ -213,10 +213,16 @@ func (f *File) Punch(ctx context.Context, off, n int64, uid string) error {
 
 // Remove removes f. A directory must be empty. uid is who does.
 func (f *File) Remove(ctx context.Context, uid string) error {
-	return f.updatePrivileged(ctx, func(tx *buffer.Tx) error { return f.remove(tx, uid) })
+	err := f.updatePrivileged(ctx, func(tx *buffer.Tx) error { return f.remove(tx, uid, true) })
+	if errors.Is(err, ErrFull) {
+		// What is held cannot be kept, then.
+		err = f.updatePrivileged(ctx, func(tx *buffer.Tx) error { return f.remove(tx, uid, false) })
+	}
+	return err
 }
 
-func (f *File) remove(tx *buffer.Tx, uid string) error {
+// remove removes f. With keep, what is held only loses its name.
+func (f *File) remove(tx *buffer.Tx, uid string, keep bool) error {
 	switch {
 	case f.removed:
 		return ErrRemoved
@@ -227,6 +233,9 @@ func (f *File) remove(tx *buffer.Tx, uid string) error {
 	}
 	if err := f.writable(tx); err != nil {
 		return err
+	}
+	if keep && f.holds > 0 && !f.unnamed {
+		return f.unlink(tx, uid)
 	}
 	if f.IsDir() {
 		if empty, err := f.isEmpty(tx); err != nil {
@@ -301,6 +310,9 @@ func (f *File) rename(tx *buffer.Tx, to *File, newname string, replace bool, uid
 	if f.parent == nil {
 		return ErrRemoveRoot
 	}
+	if f.unnamed {
+		return ErrRemoved
+	}
 	if f.parent.snap || to.snap {
 		return ErrReadOnly
 	}
@@ -335,7 +347,7 @@ func (f *File) rename(tx *buffer.Tx, to *File, newname string, replace bool, uid
 			}
 			return ErrNotFile
 		}
-		if err := there.remove(tx, uid); err != nil {
+		if err := there.remove(tx, uid, true); err != nil {
 			return err
 		}
 	case !errors.Is(err, ErrNotExist):
@@ -351,6 +363,13 @@ func (f *File) rename(tx *buffer.Tx, to *File, newname string, replace bool, uid
 		from.touch(tx, uid)
 		return nil
 	}
+	return f.move(tx, to, e, uid)
+}
+
+// move moves f to another directory, in which e is its entry, but for what says
+// where its streams are. uid is who does.
+func (f *File) move(tx *buffer.Tx, to *File, e meta.DirEntry, uid string) error {
+	from := f.parent
 	if err := from.delete(tx, f.block, f.dir.Name); err != nil {
 		return err
 	}
@@ -422,6 +441,9 @@ func (f *File) SetAttr(ctx context.Context, c Change, uid string) error {
 		if c.Name != nil && *c.Name != e.Name {
 			if f.parent == nil {
 				return ErrRemoveRoot
+			}
+			if f.unnamed {
+				return ErrRemoved
 			}
 			if err := checkName(*c.Name); err != nil {
 				return err

@@ -28,6 +28,8 @@ type File struct {
 	block   int64 // of the parent's metadata that has the entry
 	index   *index
 	removed bool
+	holds   int   // calls of Hold without one of Release
+	unnamed bool  // it has lost its name, and is held
 	next    int64 // where the last read ended
 	ahead   int64 // up to here was read ahead
 }

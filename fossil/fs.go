@@ -70,6 +70,8 @@ type FS struct {
 	closed bool                          // nothing more is fetched
 	files  map[uint64]weak.Pointer[File] // of the active tree, by qid
 	dirty  map[*File]bool                // whose attributes in memory are newer; true if not only by a time of access
+
+	unnamed *File // where files are that have no name; nil until it is needed
 }
 
 // Open opens the file system in file. The file is the caller's, and must not
@@ -107,6 +109,9 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 		return nil, fmt.Errorf("open file system: %w", err)
 	}
 	if !cfg.ReadOnly {
+		if err := fs.removeUnnamed(ctx); err != nil {
+			log.Error("remove what has no name", "error", err) // the next who opens it may
+		}
 		fs.workers.Go(func() { fs.writeBack(ctx) })
 		fs.workers.Go(func() { fs.archiveAll(ctx) })
 		fs.workers.Go(func() { fs.runClock(ctx) })
@@ -201,7 +206,13 @@ func (fs *FS) Close(ctx context.Context) error {
 	})
 	fs.stop()
 	fs.workers.Wait()
-	err := translate(fs.flush(ctx))
+	var err error
+	if !fs.cfg.ReadOnly {
+		err = fs.removeUnnamed(ctx)
+	}
+	if ferr := translate(fs.flush(ctx)); err == nil {
+		err = ferr
+	}
 	if cerr := translate(fs.b.Close(ctx)); err == nil {
 		err = cerr
 	}

@@ -270,7 +270,8 @@ func (c *client) create(root *item) error {
 			limit = 0o777
 		}
 		mode := perm
-		if up.mode != anyMode && len(dir) > 0 {
+		if c.linux { // it has what it asks for
+		} else if up.mode != anyMode && len(dir) > 0 {
 			mode &= ^limit | up.mode&limit
 		} else if len(dir) == 0 {
 			mode &= ^limit | 0o555&limit // as active has
@@ -688,9 +689,16 @@ func (c *client) useHeld(root *item) error {
 		return c.do("close an open file", root, nil, h.f.Close)
 	}
 	if h.removed {
-		return c.do("use a file that was removed", root, ninep.ErrRemoved, func(ctx context.Context) error {
+		want := ninep.ErrRemoved
+		if c.linux {
+			want = nil // it goes on until it is closed
+		}
+		return c.do("use a file that was removed", root, want, func(ctx context.Context) error {
 			if k < 5 {
 				_, err := h.f.ReadAt(ctx, make([]byte, 10), 0)
+				if err == io.EOF {
+					err = nil
+				}
 				return err
 			}
 			_, err := h.f.WriteAt(ctx, make([]byte, 10), 0)

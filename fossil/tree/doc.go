@@ -16,7 +16,9 @@
 // have nothing of what all others have but the way through directories. Beyond
 // Plan 9's: the length of a file may be changed by whoever may write it, as
 // Linux programs expect; the access time by whoever may change the other; a symbolic link is a file
-// with a mode of its own.
+// with a mode of its own. To clients in a dialect of Unix's, a file that they make has the mode that
+// they ask for, not masked with the directory's, and one that they have open goes on when its
+// name is removed; to Plan 9's it "has been removed".
 //
 // Qids are those of the file system, but in a snapshot: the same file is in
 // many of them, and clients that keep what they have read by its qid must not

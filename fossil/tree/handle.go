@@ -16,14 +16,35 @@ type handle struct {
 	uid   string // who changes it
 	end   bool   // writes go to the end
 	lease *lease // nil unless the file is for one at a time
+	holds bool   // the file stays though its name may go
 }
 
 // Close implements ninep.Handle.
-func (h *handle) Close(context.Context) error {
+func (h *handle) Close(ctx context.Context) error {
+	if !h.release() {
+		return nil
+	}
+	if err := h.n.t.gate.enter(ctx); err != nil {
+		return err
+	}
+	defer h.n.t.gate.leave()
+	return h.n.file.Remove(ctx, h.uid)
+}
+
+// release gives back what the handle has, and tells whether the file is to be
+// removed.
+func (h *handle) release() bool {
 	if h.lease != nil {
 		h.n.t.leases.giveBack(h.lease)
 	}
-	return nil
+	return h.holds && h.n.file.Release()
+}
+
+// drop is Close for one whom the gate has let in.
+func (h *handle) drop(ctx context.Context) {
+	if h.release() {
+		h.n.file.Remove(ctx, h.uid) // or the next who opens the file system does
+	}
 }
 
 // use returns an error if the file is somebody else's by now.
@@ -86,6 +107,9 @@ func (h *dirHandle) ReadDir(ctx context.Context, cookie uint64) iter.Seq2[ninep.
 			if err != nil {
 				yield(ninep.Dir{}, err)
 				return
+			}
+			if h.n.hides(&info.DirEntry) {
+				continue
 			}
 			if !yield(inside.dir(&info), nil) {
 				return

@@ -16,6 +16,7 @@ type node struct {
 	file  *fossil.File
 	user  string
 	space uint64 // of the qids: 0 in the active tree, else that of the snapshot
+	unix  bool   // the client is Unix, see ninep.FromUnix
 }
 
 // A dirNode is the node of a directory: what only directories can do are its
@@ -43,7 +44,7 @@ func nodeOf(n ninep.Node) (*node, bool) {
 
 // at returns the node of a file in the directory n.
 func (n *node) at(file *fossil.File) *node {
-	c := &node{t: n.t, file: file, user: n.user, space: n.space}
+	c := &node{t: n.t, file: file, user: n.user, space: n.space, unix: n.unix}
 	if e := n.file.DirEntry(); e.Mode&meta.ModeSnapshot != 0 {
 		c.space = mix(n.space, e.Qid)
 	}
@@ -89,7 +90,15 @@ func (n *node) walk(ctx context.Context, name string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if e := f.DirEntry(); n.hides(&e) {
+		return nil, ninep.ErrNotExist
+	}
 	return n.at(f), nil
+}
+
+// hides tells whether an entry of the directory n is not for clients.
+func (n *node) hides(e *meta.DirEntry) bool {
+	return n.file == n.t.fs.Root() && fossil.KeepsUnnamed(e)
 }
 
 // maxTarget is how much of a symbolic link's target is told: as much as
@@ -154,7 +163,7 @@ func (n *node) Open(ctx context.Context, mode ninep.OpenMode) (ninep.Handle, err
 	if err := n.access(perm); err != nil {
 		return nil, err
 	}
-	h, err := n.open(mode)
+	h, err := n.open(ctx, mode)
 	if err != nil {
 		return nil, err
 	}
@@ -165,21 +174,31 @@ func (n *node) Open(ctx context.Context, mode ninep.OpenMode) (ninep.Handle, err
 		_, err = n.file.Stat(ctx) // it may be gone
 	}
 	if err != nil {
-		h.Close(ctx)
+		if h, ok := h.(*handle); ok {
+			h.drop(ctx)
+		}
 		return nil, err
 	}
 	return h, nil
 }
 
 // open returns a handle, whatever the permissions.
-func (n *node) open(mode ninep.OpenMode) (ninep.Handle, error) {
+func (n *node) open(ctx context.Context, mode ninep.OpenMode) (ninep.Handle, error) {
 	if n.file.IsDir() {
 		return &dirHandle{n}, nil
 	}
 	h := &handle{n: n, uid: uid(n.t.Users(), n.user), end: mode&ninep.OAPPEND != 0}
-	if e := n.file.DirEntry(); e.Mode&meta.ModeExclusive != 0 && !n.file.IsSnapshot() {
+	e := n.file.DirEntry()
+	if n.unix && !n.file.IsSnapshot() {
+		if err := n.file.Hold(ctx); err != nil {
+			return nil, err
+		}
+		h.holds = true
+	}
+	if e.Mode&meta.ModeExclusive != 0 && !n.file.IsSnapshot() {
 		var err error
 		if h.lease, err = n.t.leases.take(e.Qid); err != nil {
+			h.drop(ctx)
 			return nil, err
 		}
 	}
@@ -198,7 +217,7 @@ func (n *node) Sync(ctx context.Context) error {
 // parent returns the directory above, as far as what may be done there goes.
 func (n *node) parent(ctx context.Context) (*node, error) {
 	f, err := n.file.Parent(ctx)
-	return &node{t: n.t, file: f, user: n.user}, err
+	return &node{t: n.t, file: f, user: n.user, unix: n.unix}, err
 }
 
 // Remove implements ninep.Remover.
@@ -243,14 +262,16 @@ func (n dirNode) Create(ctx context.Context, name string, perm ninep.Mode, mode 
 		limit = 0o777
 	}
 	m := toMeta(perm) & (settable | meta.ModeDir)
-	m &= ^limit | n.file.DirEntry().Mode&limit
+	if !n.unix {
+		m &= ^limit | n.file.DirEntry().Mode&limit
+	}
 	c, err := n.create(ctx, name, func(id string) (*fossil.File, error) {
 		return n.file.Create(ctx, name, m, id)
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	h, err := c.open(mode)
+	h, err := c.open(ctx, mode)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -91,7 +91,7 @@ func (t *Tree) Attach(ctx context.Context, user, aname string) (ninep.Node, erro
 		return nil, err
 	}
 	defer t.gate.leave()
-	n := &node{t: t, file: t.fs.Root(), user: user}
+	n := &node{t: t, file: t.fs.Root(), user: user, unix: ninep.FromUnix(ctx)}
 	for name := range strings.SplitSeq(path, "/") {
 		if name == "" {
 			continue

@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -597,18 +596,102 @@ func TestListing(t *testing.T) {
 	}
 }
 
+// TestRemovedWhileOpen removes an open file. Plan 9's clients lose it, Unix's
+// keep it until they close it.
 func TestRemovedWhileOpen(t *testing.T) {
+	for _, d := range []ninep.Dialect{ninep.Classic, ninep.Unix, ninep.Linux} {
+		t.Run(d.String(), func(t *testing.T) {
+			ctx := t.Context()
+			tr, f := newTree(t, Config{})
+			client := ninep.NewServer(tr, ninep.Config{}).Local(ninep.ClientConfig{Dialect: d})
+			defer client.Close()
+			root, err := client.Attach(ctx, "glenda", "main/active/tmp")
+			if err != nil {
+				t.Fatal(err)
+			}
+			h, err := root.Walk(ctx)
+			if err == nil {
+				err = h.Create(ctx, "f", 0o666, ninep.ORDWR)
+			}
+			if err == nil {
+				_, err = h.WriteAt(ctx, []byte("text"), 0)
+			}
+			if err == nil {
+				err = root.RemoveName(ctx, "f", false)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want error
+			kept := 0
+			if d == ninep.Classic {
+				want = ninep.ErrRemoved
+			} else {
+				kept = 1
+			}
+			b := make([]byte, 10)
+			n, err := h.ReadAt(ctx, b, 0)
+			if err == io.EOF {
+				err = nil
+			}
+			if !errors.Is(err, want) || want == nil && string(b[:n]) != "text" {
+				t.Errorf("read %q, %v, want error %v", b[:n], err, want)
+			}
+			if _, err = h.WriteAt(ctx, []byte("more"), 4); !errors.Is(err, want) {
+				t.Errorf("write: %v, want %v", err, want)
+			}
+			unnamed := func() (n int) {
+				for info := range f.Root().List(ctx) {
+					if strings.HasPrefix(info.Name, ".removed") {
+						dir, err := f.Walk(ctx, "/"+info.Name)
+						if err != nil {
+							t.Fatal(err)
+						}
+						for range dir.List(ctx) {
+							n++
+						}
+					}
+				}
+				return n
+			}
+			if n := unnamed(); n != kept {
+				t.Errorf("%d files without a name are kept, want %d", n, kept)
+			}
+			if err := h.Close(ctx); err != nil {
+				t.Error(err)
+			}
+			if n := unnamed(); n != 0 {
+				t.Errorf("%d files without a name are left", n)
+			}
+		})
+	}
+}
+
+// TestCreateMode makes files in a directory whose mode says less. Unix's clients
+// have masked it already.
+func TestCreateMode(t *testing.T) {
 	tr, _ := newTree(t, Config{})
-	write(t, tr, "glenda", "/active/tmp", "f", 0o644, "text")
-	h, err := open(t, tr, "glenda", "/active/tmp/f", ninep.ORDWR)
-	if err != nil {
-		t.Fatal(err)
+	for d, want := range map[ninep.Dialect]ninep.Mode{ninep.Classic: 0o640, ninep.Unix: 0o664, ninep.Linux: 0o664} {
+		client := ninep.NewServer(tr, ninep.Config{}).Local(ninep.ClientConfig{Dialect: d})
+		defer client.Close()
+		root, err := client.Attach(t.Context(), "glenda", "main/active/tmp")
+		if err == nil {
+			err = root.Mkdir(t.Context(), d.String(), 0o750)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := root.Walk(t.Context(), d.String())
+		if err == nil {
+			err = f.Create(t.Context(), "f", 0o664, ninep.OREAD)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _, err := f.Attr(t.Context())
+		if err != nil || ninep.Mode(a.Mode&0o777) != want {
+			t.Errorf("%v: mode %o, %v, want %o", d, a.Mode, err, want)
+		}
+		f.Close(t.Context())
 	}
-	if err := attach(t, tr, "glenda", "/active/tmp/f").(ninep.Remover).Remove(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	_, err = h.(ninep.Reader).ReadAt(t.Context(), make([]byte, 4), 0)
-	wantError(t, "read", err, "file has been removed")
-	_, err = h.(ninep.Writer).WriteAt(t.Context(), bytes.Repeat([]byte("x"), 4), 0)
-	wantError(t, "write", err, "file has been removed")
 }

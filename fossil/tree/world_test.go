@@ -223,6 +223,9 @@ func (w *world) check() {
 			w.t.Fatal(err)
 		}
 	}
+	if err := w.fs.Rest(w.t.Context()); err != nil { // no tree is being closed
+		w.t.Fatal(err)
+	}
 	r, err := w.fs.Check(w.t.Context(), fossil.CheckConfig{Snapshots: true})
 	if err != nil {
 		w.t.Fatal(err)
@@ -269,6 +272,9 @@ func (w *world) live(steps int) {
 			t.Fatal(err)
 		}
 		working.Go(func() {
+			if i == 0 {
+				defer close(ticks)
+			}
 			for n := range steps {
 				if err := c.step(); err != nil {
 					t.Errorf("client %s, operation %d of this life: %v", c.letter, n, err)
@@ -277,9 +283,6 @@ func (w *world) live(steps int) {
 				if i == 0 && n%(steps/6) == steps/12 {
 					ticks <- struct{}{}
 				}
-			}
-			if i == 0 {
-				close(ticks)
 			}
 		})
 	}

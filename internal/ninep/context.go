@@ -6,6 +6,14 @@ import (
 	"time"
 )
 
+type unixKey struct{}
+
+// FromUnix tells, of the context of an Attach, whether the client speaks one of
+// Unix's dialects. Its programs count on it that a file they make has just the
+// mode that they ask for, and that one they have open goes on when its name is
+// removed.
+func FromUnix(ctx context.Context) bool { return ctx.Value(unixKey{}) != nil }
+
 // A requestContext is the context of one request. It is cheaper than one of
 // package context: one allocation, and no channel unless somebody waits.
 type requestContext struct {

@@ -114,6 +114,9 @@ func (c *conn) attach(ctx context.Context, r *request) error {
 	case auth && c.rwc != nil:
 		user = NoUser
 	}
+	if c.dialect != Classic {
+		ctx = context.WithValue(ctx, unixKey{}, true)
+	}
 	root, err := c.srv.fs.Attach(ctx, user, r.f.Aname)
 	if err != nil {
 		return err

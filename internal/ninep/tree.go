@@ -20,7 +20,8 @@ import (
 type FS interface {
 	// Attach returns the root of the tree that aname names, as user may see it.
 	// An empty aname is the tree that people want. The nodes that are walked to
-	// from this root act for user: permissions are the tree's affair.
+	// from this root act for user: permissions are the tree's affair. FromUnix
+	// says what kind of client it is.
 	Attach(ctx context.Context, user, aname string) (Node, error)
 }
 
@@ -133,7 +134,8 @@ type Creator interface {
 	// Create makes name, which must not exist (ErrExist), and opens it as mode
 	// says, whatever its permissions. perm has ModeDir for a directory, may have
 	// ModeAppend, ModeExcl, ModeTmp and the set-id bits, and has none of
-	// ModeSpecial; as in open(5) the tree masks it with the directory's. The new
+	// ModeSpecial; as in open(5) the tree masks it with the directory's, though
+	// clients from Unix would rather have it as it is (FromUnix). The new
 	// file's group is the directory's.
 	Create(ctx context.Context, name string, perm Mode, mode OpenMode) (Node, Handle, error)
 }
