@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"strata/fossil"
+	"strata/internal/ninep"
 	"strata/vac"
 	"strata/venti"
 )
@@ -17,7 +19,7 @@ func dataCommands() []Command {
 	return []Command{{
 		Name: "extents", Args: "path offset length", Scope: Open,
 		Help: "Tell data from holes in a part of a file.\n" +
-			"Each line is data or hole, an offset and a length, in order and without gaps, up to the end of the file.",
+			"Each line is the offset and the length of a range that has data, in order; what is between is a hole.",
 		Run: runExtents,
 	}, {
 		Name: "graft", Args: "[-u uid] path score[/n]", Scope: Open,
@@ -74,26 +76,24 @@ func runExtents(ctx context.Context, c *Call) error {
 		return err
 	}
 	end := min(off+n, info.Size)
-	line := func(what string, from, to int64) {
-		if from < to {
-			c.Printf("\t%s %d %d\n", what, from, to-from)
+	data := off // since where there is data, up to off
+	line := func() {
+		if data < off {
+			c.Printf("\t%d %d\n", data, off-data)
 		}
 	}
-	data := off // since where there is data, up to off
 	for off < end {
 		from, to, err := f.Data(ctx, off)
 		if err != nil {
 			return fmt.Errorf("extents %s: %w", c.Args[0], err)
 		}
-		from, to = min(from, end), min(to, end)
 		if from > off {
-			line("data", data, off)
-			line("hole", off, from)
-			data = from
+			line()
+			data = min(from, end)
 		}
-		off = to
+		off = min(to, end)
 	}
-	line("data", data, off)
+	line()
 	return nil
 }
 
@@ -177,7 +177,8 @@ func runVac(ctx context.Context, c *Call) error {
 	}
 	score, err := c.Fsys.FS().Vac(ctx, c.Args[0])
 	if errors.Is(err, fossil.ErrNotOnVenti) {
-		err = fossil.ErrNotOnVenti
+		// Who waits for the archiver asks again.
+		err = &ninep.Error{Text: fossil.ErrNotOnVenti.Error(), Errno: syscall.EAGAIN}
 	}
 	if err != nil {
 		return err

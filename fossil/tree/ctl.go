@@ -2,6 +2,7 @@ package tree
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 
@@ -24,7 +25,7 @@ const (
 	// No file has this qid, nor an entry in a listing this cookie: those of
 	// files count up from 1, and those of snapshots have the first bit set.
 	ctlPath   = 1 << 62
-	ctlCookie = 1 << 62
+	ctlCookie = ninep.MaxCookie
 )
 
 var (
@@ -117,9 +118,19 @@ func (h *ctlHandle) WriteAt(ctx context.Context, p []byte, _ int64) (int, error)
 	defer func() { <-h.turn }()
 	var err error
 	if h.result, err = h.run(ctx, line); err != nil {
-		return 0, err
+		return 0, whole(err)
 	}
 	return len(p), nil
+}
+
+// whole returns an error that clients see with all that it says, not only the
+// words of what is behind it.
+func whole(err error) error {
+	var e *ninep.Error
+	if errors.As(err, &e) && e.Text != err.Error() {
+		return &ninep.Error{Text: err.Error(), Errno: e.Errno}
+	}
+	return err
 }
 
 // ReadAt implements ninep.Reader.

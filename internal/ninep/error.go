@@ -19,8 +19,13 @@ type Error struct {
 func (e *Error) Error() string { return e.Text }
 
 // Is makes an Error match the errors of package io/fs that stand for its
-// number.
-func (e *Error) Is(target error) bool { return e.Errno.Is(target) }
+// number, and the Error as which it reaches a client that has numbers only.
+func (e *Error) Is(target error) bool {
+	if t, ok := target.(*Error); ok {
+		return t.Errno == e.Errno && t == errnoError(e.Errno)
+	}
+	return e.Errno.Is(target)
+}
 
 // The errors that trees return and clients get back, alone or wrapped; others
 // reach classic clients as their text and Linux ones as EIO. Where the Linux
