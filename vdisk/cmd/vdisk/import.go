@@ -14,8 +14,14 @@ import (
 	"strata/venti"
 )
 
-const importDoc = `Store the raw disk image in FILE, which may be a block device, and print its
-score. What the archive has already is not sent again.
+const importDoc = `Store the disk in FILE, which may be a block device, and print its score. What the
+archive has already is not sent again.
+
+FILE is a raw image; named .qcow2 or .vmdk (streamOptimized) it is read as such an
+image, and .vhdx, .vhd and .vdi are converted by qemu-img first, if it is there.
+--format says otherwise. The score is that of the disk, whatever it came in. The
+files that a qcow2 image lies upon must be in its own folder or below, or in that
+of --backing, and their formats be stated in the image.
 
 Free blocks are left out where the file system in a partition tells for
 certain which they are, and so is the body of a swap partition; they read as
@@ -30,8 +36,9 @@ which blocks of zeros take no space; --tmp says where.
 is the same is not even looked up. The score is the same with and without.`
 
 type importer struct {
-	host, base, prev, name, tmp string
-	exact, noPaging, json       bool
+	host, base, prev, name string
+	file                   vdisk.FileOptions
+	exact, noPaging, json  bool
 }
 
 func importCommand() *command.Command {
@@ -46,7 +53,8 @@ func importCommand() *command.Command {
 			fs.StringVarP(&c.prev, "prev", "p", "", "`score` to note as the image before this one")
 			fs.StringVarP(&c.name, "name", "n", "", "`name` to note in the image")
 			fs.BoolVarP(&c.json, "json", "j", false, "print what was done as JSON on the standard output")
-			fs.StringVar(&c.tmp, "tmp", "", "`folder` for the copy of a stream, instead of $TMPDIR")
+			fileFlags(fs, &c.file)
+			fs.StringVar(&c.file.TempDir, "tmp", "", "`folder` for the copy of a stream, or of what qemu-img converts, instead of $TMPDIR")
 		},
 		Run: c.run,
 	}
@@ -89,13 +97,20 @@ func (c *importer) run(ctx context.Context, io command.IO) error {
 }
 
 // open opens the disk, or copies the standard input.
-func (c *importer) open(ctx context.Context, io command.IO) (*vdisk.Disk, error) {
+func (c *importer) open(ctx context.Context, io command.IO) (vdisk.File, error) {
 	if io.Args[0] != "-" {
-		return vdisk.OpenDisk(io.Args[0])
+		return vdisk.OpenFile(ctx, io.Args[0], c.file)
+	}
+	if c.file.Format != "" && c.file.Format != "raw" {
+		return nil, command.Usagef("a stream is a raw disk")
 	}
 	tell, stop := command.StartBar(io.Stderr, "reading", -1)
 	defer stop()
-	return vdisk.Spool(ctx, io.Stdin, c.tmp, tell)
+	disk, err := vdisk.Spool(ctx, io.Stdin, c.file.TempDir, tell)
+	if err != nil {
+		return nil, err // not a nil *Disk
+	}
+	return disk, nil
 }
 
 // writeResult writes the table of what became of each region.

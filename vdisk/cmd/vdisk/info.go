@@ -11,15 +11,17 @@ import (
 )
 
 const infoDoc = `Show how a disk is cut into regions and what they hold: of a stored disk, or
-of the raw image in FILE as import would cut it, without storing anything.`
+of the image in FILE as import would cut it, without storing anything.`
 
 func infoCommand() *command.Command {
 	var host string
 	var json bool
+	var file vdisk.FileOptions
 	return &command.Command{
-		Name: "vdisk info", Usage: "[-h address] [-j] SCORE|FILE", Doc: infoDoc,
+		Name: "vdisk info", Usage: "[-h address] [-j] [--format format] SCORE|FILE", Doc: infoDoc,
 		Flags: func(fs *pflag.FlagSet) {
 			hostFlag(fs, &host)
+			fileFlags(fs, &file)
 			fs.BoolVarP(&json, "json", "j", false, "print layout.json")
 		},
 		Run: func(ctx context.Context, io command.IO) error {
@@ -37,7 +39,7 @@ func infoCommand() *command.Command {
 				return err
 			}
 			if _, err := scoreText(io.Args[0]); err != nil {
-				disk, err := vdisk.OpenDisk(io.Args[0])
+				disk, err := vdisk.OpenFile(ctx, io.Args[0], file)
 				if err != nil {
 					return err
 				}

@@ -40,6 +40,12 @@ func hostFlag(fs *pflag.FlagSet, host *string) {
 	fs.StringVarP(host, "host", "h", "", "`address` of the Venti server: tcp!host!port, unix!/path or tls!host!port!ca=FILE!cert=FILE (default $venti)")
 }
 
+// fileFlags adds the flags that say what a disk in a file is.
+func fileFlags(fs *pflag.FlagSet, opt *vdisk.FileOptions) {
+	fs.StringVar(&opt.Format, "format", "", "`format` of FILE: raw, qcow2, vmdk, or another of qemu-img's")
+	fs.StringVar(&opt.Backing, "backing", "", "`folder` in which files may be that a qcow2 image lies upon")
+}
+
 // withArchive runs f with a connection to the archive.
 func withArchive(ctx context.Context, host string, f func(c *venti.Client) error) error {
 	c, err := venti.Dial(ctx, host)

@@ -15,11 +15,12 @@ import (
 const verifyDoc = `Read every block of the disk that SCORE names and check it against its score,
 and print how many there are. Each one that is missing or wrong is printed with
 its region, how many bytes it takes with it and where; then the exit status is
-1. With --against the disk is also compared with the raw image in FILE, which
-must be what an import of FILE would keep.`
+1. With --against the disk is also compared with the image in FILE, which must be
+what an import of FILE would keep.`
 
 type verifier struct {
 	host, against string
+	file          vdisk.FileOptions
 	json          bool
 }
 
@@ -29,7 +30,8 @@ func verifyCommand() *command.Command {
 		Name: "vdisk verify", Usage: "[-h address] [-j] [--against FILE] SCORE", Doc: verifyDoc,
 		Flags: func(fs *pflag.FlagSet) {
 			hostFlag(fs, &c.host)
-			fs.StringVarP(&c.against, "against", "a", "", "raw image `file` to compare with")
+			fs.StringVarP(&c.against, "against", "a", "", "image `file` to compare with")
+			fileFlags(fs, &c.file)
 			fs.BoolVarP(&c.json, "json", "j", false, "print JSON")
 		},
 		Run: c.run,
@@ -54,7 +56,7 @@ func (c *verifier) run(ctx context.Context, io command.IO) error {
 		if err := c.report(io, "blocks are missing or wrong", rep); err != nil || c.against == "" {
 			return err
 		}
-		disk, err := vdisk.OpenDisk(c.against)
+		disk, err := vdisk.OpenFile(ctx, c.against, c.file)
 		if err != nil {
 			return err
 		}
