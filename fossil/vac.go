@@ -2,17 +2,19 @@ package fossil
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"syscall"
 
 	"strata/fossil/internal/buffer"
 	"strata/fossil/internal/format"
+	"strata/internal/ninep"
 	"strata/vac/meta"
 	"strata/venti"
 )
 
-// ErrNotOnVenti is why a directory has no score.
-var ErrNotOnVenti = errors.New("can only vac paths already stored on venti")
+// ErrNotOnVenti is why a directory has no score. Linux clients, who see only the
+// number, are told to try again.
+var ErrNotOnVenti = &ninep.Error{Text: "can only vac paths already stored on venti", Errno: syscall.EAGAIN}
 
 // maxRootName is how long the name in a root block can be.
 const maxRootName = 127
