@@ -116,15 +116,17 @@ func (c *Catalogue) Import(ctx context.Context, name string, src vdisk.Source, o
 	if err != nil {
 		return nil, err
 	}
-	return res, c.Graft(ctx, name, res.Score)
+	return res, c.graft(ctx, name, res.Score, "vdisk:"+res.Score.String(), false)
 }
 
 // Graft makes a stored disk an image. Nothing is copied, however large it is.
 func (c *Catalogue) Graft(ctx context.Context, name string, score venti.Score) error {
-	return c.graft(ctx, name, score, "vdisk:"+score.String())
+	// Whoever stored it may not have looked how it is to be cut.
+	return c.graft(ctx, name, score, "vdisk:"+score.String(), true)
 }
 
-func (c *Catalogue) graft(ctx context.Context, name string, score venti.Score, from string) error {
+// graft is Graft of something that is settled, or not.
+func (c *Catalogue) graft(ctx context.Context, name string, score venti.Score, from string, live bool) error {
 	src, err := vdisk.Open(ctx, c.store, score)
 	if err != nil {
 		return err
@@ -136,6 +138,9 @@ func (c *Catalogue) graft(ctx context.Context, name string, score venti.Score, f
 			if err := c.graftRegion(ctx, src, i, dir+"/"+r.Name); err != nil {
 				return fmt.Errorf("region %s: %w", r.Name, err)
 			}
+		}
+		if live {
+			return c.host.createFile(ctx, dir, unsettledFile, nil)
 		}
 		return nil
 	})

@@ -292,11 +292,11 @@ func (c *Catalogue) info(ctx context.Context, name string) (string, error) {
 func runDiff(ctx context.Context, c *Catalogue, a *call) error {
 	var list [2]*vdisk.Image
 	for i := range list {
-		score, err := c.Resolve(ctx, a.args[i])
+		s, err := c.Resolve(ctx, a.args[i])
 		if err != nil {
 			return err
 		}
-		if list[i], err = vdisk.Open(ctx, c.store, score); err != nil {
+		if list[i], err = vdisk.Open(ctx, c.store, s.Score); err != nil {
 			return err
 		}
 	}
@@ -310,11 +310,11 @@ func runDiff(ctx context.Context, c *Catalogue, a *call) error {
 }
 
 func runVerify(ctx context.Context, c *Catalogue, a *call) error {
-	score, err := c.Resolve(ctx, a.args[0])
+	s, err := c.Resolve(ctx, a.args[0])
 	if err != nil {
 		return err
 	}
-	rep, err := vdisk.Verify(ctx, c.store, score, nil)
+	rep, err := vdisk.Verify(ctx, c.store, s.Score, nil)
 	if err != nil {
 		return err
 	}
@@ -322,9 +322,9 @@ func runVerify(ctx context.Context, c *Catalogue, a *call) error {
 		fmt.Fprintf(&a.out, "bad %v\n", f)
 	}
 	if rep.Failed > 0 {
-		return &ninep.Error{Text: fmt.Sprintf("verify vdisk:%v: %d blocks are missing or damaged, the first: %v", score, rep.Failed, rep.Failures[0]), Errno: syscall.EIO}
+		return &ninep.Error{Text: fmt.Sprintf("verify vdisk:%v: %d blocks are missing or damaged, the first: %v", s.Score, rep.Failed, rep.Failures[0]), Errno: syscall.EIO}
 	}
-	fmt.Fprintf(&a.out, "good vdisk:%v %d blocks %d bytes\n", score, rep.Blocks, rep.Bytes)
+	fmt.Fprintf(&a.out, "good vdisk:%v %d blocks %d bytes\n", s.Score, rep.Blocks, rep.Bytes)
 	return nil
 }
 

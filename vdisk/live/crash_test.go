@@ -103,9 +103,9 @@ func TestCrash(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d, %d moments", seed, len(moments))
 	rng := rand.New(rand.NewPCG(seed, 0))
-	tries := 120
+	tries := 60
 	if testing.Short() {
-		tries = 30
+		tries = 15
 	}
 	for range tries {
 		i := rng.IntN(len(moments))

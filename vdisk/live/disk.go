@@ -243,6 +243,11 @@ func (im *image) touched(ctx context.Context, g *region, at int64) error {
 	if at < headBytes || g.Partition == nil && g.Kind != "gap" {
 		im.table.Store(true)
 	}
+	return im.unsettle(ctx)
+}
+
+// unsettle notes that the image is to be settled.
+func (im *image) unsettle(ctx context.Context) error {
 	if im.changed.Load() {
 		return nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"strata/fossil/tree"
 	"strata/internal/disk"
 	"strata/internal/ninep"
-	"strata/vac"
 	"strata/vac/meta"
 	"strata/vdisk/live"
 	"strata/venti"
@@ -53,6 +51,7 @@ type machine struct {
 	fs     *fossil.FS
 	server *ninep.Server
 	client *ninep.Client
+	wires  sync.WaitGroup // connections
 	cat    *live.Catalogue
 }
 
@@ -102,7 +101,9 @@ func (m *machine) stop() {
 		return
 	}
 	ctx := context.Background()
-	if err := errors.Join(m.cat.Close(ctx), m.client.Close(), m.fs.Close(ctx)); err != nil {
+	err := errors.Join(m.cat.Close(ctx), m.client.Close())
+	m.wires.Wait()
+	if err = errors.Join(err, m.fs.Close(ctx)); err != nil {
 		m.t.Error(err)
 	}
 	m.fs = nil
@@ -191,7 +192,7 @@ func (m *machine) run(ctx context.Context, line string) (string, error) {
 			if lo = max(lo, off); lo >= end || lo >= hi {
 				break
 			}
-			fmt.Fprintf(&b, "%d %d\n", lo, min(hi, end)-lo)
+			fmt.Fprintf(&b, "\thole %d %d\n\tdata %d %d\n", off, lo-off, lo, min(hi, end)-lo)
 			off = hi
 		}
 		return b.String(), nil
@@ -199,63 +200,11 @@ func (m *machine) run(ctx context.Context, line string) (string, error) {
 		path, err := m.fs.Snapshot(ctx, fossil.SnapConfig{Archive: true, Source: f[3], Path: f[5]})
 		return path, err
 	case "vac":
-		score, err := m.vac(ctx, f[1])
+		score, err := m.fs.Vac(ctx, f[1])
 		if err != nil {
 			return "", err
 		}
 		return "vac:" + score.String() + "\n", nil
 	}
 	return "", fmt.Errorf("%s: - eh?", f[0])
-}
-
-// vac makes an archive of a directory that is in the last one.
-func (m *machine) vac(ctx context.Context, path string) (venti.Score, error) {
-	f, err := m.fs.Walk(ctx, path)
-	if err != nil {
-		return venti.Score{}, err
-	}
-	unarchived := errors.New("can only vac paths already stored on venti")
-	info, err := f.Stat(ctx)
-	if err != nil {
-		return venti.Score{}, err
-	}
-	if info.Snap != 0 || m.fs.Last() == venti.EmptyScore {
-		return venti.Score{}, unarchived
-	}
-	a, err := vac.Open(ctx, m.venti, m.fs.Last())
-	if err != nil {
-		return venti.Score{}, err
-	}
-	d, err := a.Root.Lookup(ctx, strings.TrimPrefix(path, "/"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return venti.Score{}, unarchived
-	}
-	if err != nil {
-		return venti.Score{}, err
-	}
-	block := make([]byte, 4096)
-	e := d.DirEntry
-	e.Entry, e.MEntry = 0, 1
-	if err := meta.New(block, 1, meta.ShorterFirst).Insert(&e); err != nil {
-		return venti.Score{}, err
-	}
-	score, err := m.venti.WriteBlock(ctx, venti.DataType, venti.Truncate(venti.DataType, block))
-	if err != nil {
-		return score, err
-	}
-	var dir []byte
-	for _, e := range []venti.Entry{d.Data(), d.Meta(), {PSize: 4080, DSize: 4096, Size: 4096, Flags: venti.EntryActive, Score: score}} {
-		if dir, err = e.Pack(dir); err != nil {
-			return score, err
-		}
-	}
-	root := venti.Root{Name: e.Name, Type: "vac", BlockSize: 4096}
-	if root.Score, err = m.venti.WriteBlock(ctx, venti.DirType, venti.Truncate(venti.DirType, dir)); err != nil {
-		return score, err
-	}
-	packed, err := root.Pack(nil)
-	if err != nil {
-		return score, err
-	}
-	return m.venti.WriteBlock(ctx, venti.RootType, packed)
 }

@@ -22,6 +22,7 @@ type Snapshot struct {
 	Kind  string      // Nightly, Asked or Before
 	Tag   string      // "" if it has none
 	From  string      // of a nightly one, the archive that it is in: 2026/1127
+	Live  bool        // taken of an image that was not settled
 }
 
 // The kinds of snapshots.
@@ -35,8 +36,8 @@ const (
 // for each thing that happened:
 //
 //	made 2026-11-26T15:04:05Z 2026/1126 vdisk:b1f3...
-//	snap 2026/1127 2026-11-27T05:00:00Z vdisk:4d1c... nightly - 2026/1127
-//	snap 2026/1127.1 2026-11-27T16:20:11Z vdisk:90aa... asked before-upgrade -
+//	snap 2026/1127 2026-11-27T05:00:00Z vdisk:4d1c... nightly - 2026/1127 live
+//	snap 2026/1127.1 2026-11-27T16:20:11Z vdisk:90aa... asked before-upgrade - settled
 //	gone 2026/1127
 //
 // The first says when the image was made, after which archive of the file
@@ -59,7 +60,12 @@ func (c creation) line() []byte {
 }
 
 func (s *Snapshot) line() []byte {
-	return fmt.Appendf(nil, "snap %s %s vdisk:%v %s %s %s\n", s.Name, s.Time.UTC().Format(time.RFC3339), s.Score, s.Kind, cmp.Or(s.Tag, "-"), cmp.Or(s.From, "-"))
+	state := "settled"
+	if s.Live {
+		state = "live"
+	}
+	return fmt.Appendf(nil, "snap %s %s vdisk:%v %s %s %s %s\n",
+		s.Name, s.Time.UTC().Format(time.RFC3339), s.Score, s.Kind, cmp.Or(s.Tag, "-"), cmp.Or(s.From, "-"), state)
 }
 
 // parseHistory reads a history.
@@ -76,8 +82,8 @@ func parseHistory(text string) (born creation, list []Snapshot, last string, err
 			if f[2] != "-" {
 				born.After, last = f[2], f[2]
 			}
-		case len(f) == 7 && f[0] == "snap":
-			s := Snapshot{Name: f[1], Kind: f[4], Tag: f[5], From: f[6]}
+		case len(f) == 8 && f[0] == "snap":
+			s := Snapshot{Name: f[1], Kind: f[4], Tag: f[5], From: f[6], Live: f[7] == "live"}
 			if s.Time, err = time.Parse(time.RFC3339, f[2]); err != nil {
 				return born, nil, "", bad
 			}
@@ -246,7 +252,7 @@ func (im *image) catchUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		score, err := im.cat.scoreOf(ctx, path+strings.TrimPrefix(im.dir(), "/active"))
+		score, live, err := im.cat.scoreOf(ctx, path+strings.TrimPrefix(im.dir(), "/active"))
 		switch {
 		case errors.Is(err, ninep.ErrNotExist), errors.Is(err, errNotImage):
 			continue
@@ -255,7 +261,7 @@ func (im *image) catchUp(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		if _, err := im.add(ctx, Snapshot{Time: when, Score: score, Kind: Nightly, From: a.String()}); err != nil {
+		if _, err := im.add(ctx, Snapshot{Time: when, Score: score, Kind: Nightly, From: a.String(), Live: live}); err != nil {
 			return err
 		}
 	}
@@ -307,17 +313,14 @@ func (c *Catalogue) Find(ctx context.Context, name, snap string) (s Snapshot, er
 	return s, err
 }
 
-// Resolve returns the score of what a reference names: a snapshot, or an image
-// by a new one.
-func (c *Catalogue) Resolve(ctx context.Context, ref string) (venti.Score, error) {
+// Resolve returns the snapshot that a reference names, or a new one of an image.
+func (c *Catalogue) Resolve(ctx context.Context, ref string) (Snapshot, error) {
 	name, snap, err := ParseRef(ref)
-	if err != nil {
-		return venti.Score{}, err
+	switch {
+	case err != nil:
+		return Snapshot{}, err
+	case snap == "":
+		return c.Snapshot(ctx, name, "")
 	}
-	if snap == "" {
-		s, err := c.Snapshot(ctx, name, "")
-		return s.Score, err
-	}
-	s, err := c.Find(ctx, name, snap)
-	return s.Score, err
+	return c.Find(ctx, name, snap)
 }

@@ -84,6 +84,36 @@ func (m *machine) imported(b []byte) venti.Score {
 	return res.Score
 }
 
+// sameImage fails unless two scores are the same, and says in what they differ.
+func (m *machine) sameImage(got, want venti.Score) {
+	m.t.Helper()
+	if got == want {
+		return
+	}
+	have, l := m.archived(got)
+	all, wl := m.archived(want)
+	a, _ := l.Encode()
+	b, _ := wl.Encode()
+	if !bytes.Equal(a, b) {
+		m.t.Fatalf("the image is cut like this:\n%s\nan import of it like this:\n%s", a, b)
+	}
+	for off := range all {
+		if have[off] != all[off] {
+			m.t.Fatalf("the image differs from an import of it at %d", off)
+		}
+	}
+	g, err := vdisk.Open(m.t.Context(), m.store, got)
+	m.must(err)
+	w, err := vdisk.Open(m.t.Context(), m.store, want)
+	m.must(err)
+	for i, r := range l.Regions {
+		if x, y := g.Region(i).Entry(), w.Region(i).Entry(); x != y {
+			m.t.Fatalf("region %s is %+v, in an import %+v", r.Name, x, y)
+		}
+	}
+	m.t.Fatalf("the image has another root than an import of it")
+}
+
 func random(seed uint64, n int) []byte {
 	b := make([]byte, n)
 	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})

@@ -138,23 +138,7 @@ func (d *raw) same(m *machine, name string) {
 	d.t.Helper()
 	s, err := m.cat.Snapshot(d.t.Context(), name, "")
 	m.must(err)
-	want := m.imported(d.bytes())
-	if s.Score == want {
-		return
-	}
-	got, l := m.archived(s.Score)
-	all, wl := m.archived(want)
-	a, _ := l.Encode()
-	b, _ := wl.Encode()
-	if !bytes.Equal(a, b) {
-		d.t.Fatalf("layout of the live image:\n%s\nof the import:\n%s", a, b)
-	}
-	for off := range got {
-		if got[off] != all[off] {
-			d.t.Fatalf("differs from the import at %d", off)
-		}
-	}
-	d.t.Fatal("same bytes, but another score than the import")
+	m.sameImage(s.Score, m.imported(d.bytes()))
 }
 
 // TestSettle makes a disk live as a guest would, and has it always be what an

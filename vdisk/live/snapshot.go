@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 	"time"
 
 	"strata/internal/ninep"
@@ -44,7 +45,7 @@ func (c *Catalogue) snapshot(ctx context.Context, name, tag, kind string) (s Sna
 	if err != nil {
 		return s, 0, err
 	}
-	if s.Score, err = c.archived(ctx, path); err != nil {
+	if s.Score, s.Live, err = c.archived(ctx, path); err != nil {
 		return s, 0, err
 	}
 	if err := im.turn.Acquire(ctx, 1); err != nil {
@@ -104,80 +105,82 @@ const (
 	maxLook   = 250 * time.Millisecond
 )
 
-// archived returns the score of the image in a snapshot when that has been
-// archived.
-func (c *Catalogue) archived(ctx context.Context, path string) (venti.Score, error) {
+// archived is scoreOf when the snapshot has been archived.
+func (c *Catalogue) archived(ctx context.Context, path string) (score venti.Score, live bool, err error) {
 	for wait := firstLook; ; wait = min(2*wait, maxLook) {
-		score, err := c.scoreOf(ctx, path)
+		score, live, err = c.scoreOf(ctx, path)
 		if !isUnarchived(err) {
-			return score, err
+			return score, live, err
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return score, ctx.Err()
+			return score, live, ctx.Err()
 		}
 	}
 }
 
-// unarchived is what Fossil says of the directory of a snapshot that waits for
-// its archiver.
-const unarchived = "can only vac paths already stored on venti"
+// isUnarchived tells whether the file system has said that the directory of a
+// snapshot waits for its archiver.
+func isUnarchived(err error) bool {
+	var e *ninep.Error
+	return errors.As(err, &e) && e.Errno == syscall.EAGAIN
+}
 
-func isUnarchived(err error) bool { return err != nil && strings.Contains(err.Error(), unarchived) }
-
-// scoreOf returns the score of the image in a directory that is archived.
-func (c *Catalogue) scoreOf(ctx context.Context, path string) (venti.Score, error) {
+// scoreOf returns the score of the image in a directory that is archived; live
+// tells that it was not settled.
+func (c *Catalogue) scoreOf(ctx context.Context, path string) (score venti.Score, live bool, err error) {
 	text, err := c.host.ask(ctx, "vac %s", path)
 	if err != nil {
-		return venti.Score{}, err
+		return score, false, err
 	}
 	kind, score, err := venti.ParseTypedScore(strings.TrimSpace(text))
 	if err != nil || kind != vac.RootType {
-		return venti.Score{}, fmt.Errorf("vac %s: got %q", path, text)
+		return score, false, fmt.Errorf("vac %s: got %q", path, text)
 	}
-	if score, err = c.imageIn(ctx, score); err != nil {
-		return score, fmt.Errorf("%s: %w", path, err)
+	if score, live, err = c.imageIn(ctx, score); err != nil {
+		return score, false, fmt.Errorf("%s: %w", path, err)
 	}
-	return score, nil
+	return score, live, nil
 }
 
 // imageIn makes an image of the files in an archive of its directory. Their
 // blocks are shared: only the layout, a directory and a root are written.
-func (c *Catalogue) imageIn(ctx context.Context, score venti.Score) (venti.Score, error) {
+func (c *Catalogue) imageIn(ctx context.Context, score venti.Score) (_ venti.Score, live bool, err error) {
 	a, err := vac.Open(ctx, c.store, score)
 	if err != nil {
-		return score, err
+		return score, false, err
 	}
 	files := make(map[string]*vac.File)
 	names := make(map[string]bool)
 	for f, err := range a.Root.ReadDir(ctx) {
 		if err != nil {
-			return score, err
+			return score, false, err
 		}
 		files[f.Name], names[f.Name] = f, true
 	}
 	if !isImage(names) {
-		return score, errNotImage
+		return score, false, errNotImage
 	}
 	dir, err := openFolder(names, func(name string) ([]byte, error) { return readVac(ctx, files[name]) })
 	if err != nil {
-		return score, err
+		return score, false, err
 	}
 	var entries []venti.Entry
 	for i := range dir.layout.Regions {
 		r := &dir.layout.Regions[i]
 		f := files[dir.file(r.Name)]
 		if f == nil || f.IsDir() {
-			return score, fmt.Errorf("region %s: %w", r.Name, ninep.ErrNotExist)
+			return score, false, fmt.Errorf("region %s: %w", r.Name, ninep.ErrNotExist)
 		}
 		e, err := c.entryOf(ctx, f, r)
 		if err != nil {
-			return score, fmt.Errorf("region %s: %w", r.Name, err)
+			return score, false, fmt.Errorf("region %s: %w", r.Name, err)
 		}
 		entries = append(entries, e)
 	}
-	return vdisk.WriteImage(ctx, c.store, dir.layout, entries)
+	score, err = vdisk.WriteImage(ctx, c.store, dir.layout, entries)
+	return score, names[unsettledFile], err
 }
 
 // readVac returns what a file of an archive holds.
@@ -247,9 +250,9 @@ func (c *Catalogue) Clone(ctx context.Context, ref, name string) error {
 	if err := c.free(ctx, name); err != nil {
 		return err
 	}
-	score, err := c.Resolve(ctx, ref)
+	s, err := c.Resolve(ctx, ref)
 	if err == nil {
-		err = c.graft(ctx, name, score, ref)
+		err = c.graft(ctx, name, s.Score, ref, s.Live)
 	}
 	if err != nil {
 		return fmt.Errorf("clone %s: %w", ref, err)
@@ -308,7 +311,7 @@ func (c *Catalogue) rollback(ctx context.Context, name, snap string, lose bool) 
 				if err := im.mayLose(ctx); err != nil {
 					return err
 				}
-				return im.become(ctx, src)
+				return im.become(ctx, src, s.Live)
 			})
 		})
 		if !errors.Is(err, errUnsteady) {
@@ -318,8 +321,9 @@ func (c *Catalogue) rollback(ctx context.Context, name, snap string, lose bool) 
 	return errUnsteady
 }
 
-// become makes the image what a stored one is. The caller has all of the gate.
-func (im *image) become(ctx context.Context, src *vdisk.Image) error {
+// become makes the image what a stored one is, which is settled or not. The
+// caller has all of the gate.
+func (im *image) become(ctx context.Context, src *vdisk.Image, live bool) error {
 	l, h := src.Layout(), im.cat.host
 	var err error
 	for i := range l.Regions {
@@ -336,5 +340,10 @@ func (im *image) become(ctx context.Context, src *vdisk.Image) error {
 	if err = errors.Join(err, im.load(bg)); err != nil {
 		return err
 	}
-	return errors.Join(im.settled(ctx), h.sync(ctx))
+	if live {
+		err = im.unsettle(ctx)
+	} else {
+		err = im.settled(ctx)
+	}
+	return errors.Join(err, h.sync(ctx))
 }

@@ -269,7 +269,7 @@ func TestCommands(t *testing.T) {
 	}
 	run("clone a/1@tag b")
 	run("protect b")
-	if got := run("info b"); !strings.HasPrefix(got, "name b\nstate protected\nsize 1048576\n") {
+	if got := run("info b"); !strings.HasPrefix(got, "name b\nstate protected; not settled\nsize 1048576\n") {
 		t.Errorf("info: %q", got)
 	}
 	run("unprotect b")
