@@ -68,7 +68,16 @@ func cut(src Source, k keep) (*Layout, []*part, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("region %s: %w", r.Name, err)
 		}
-		parts = append(parts, p)
+		pieces := []*part{p}
+		// No disk has so many regions that these would be too many.
+		if p.FileSystem != nil && p.FileSystem.Type == lvmType && len(parts)+partition.MaxPieces+partition.MaxRegions <= MaxRegions {
+			if pieces, err = cutLVM(p, k); err != nil {
+				return nil, nil, fmt.Errorf("region %s: %w", r.Name, err)
+			}
+		}
+		parts = append(parts, pieces...)
+	}
+	for _, p := range parts {
 		l.Regions = append(l.Regions, p.Region)
 	}
 	return l, parts, nil
@@ -135,9 +144,15 @@ func newPart(src Source, r partition.Region, k keep) (*part, error) {
 		// What a gap seems to hold is only what was there once.
 		return p, nil
 	}
-	fs, err := fsys.Probe(io.NewSectionReader(src, r.Start, r.Length), r.Length, probers[:]...)
+	_, err := p.look(io.NewSectionReader(src, r.Start, r.Length), r.Length, k)
+	return p, err
+}
+
+// look finds out what is in a part of size bytes, and what of it is free.
+func (p *part) look(r io.ReaderAt, size int64, k keep) (*fsys.FileSystem, error) {
+	fs, err := fsys.Probe(r, size, probers[:]...)
 	if err != nil || fs == nil {
-		return p, err
+		return nil, err
 	}
 	p.FileSystem = &FileSystem{Type: text(fs.Type), UUID: text(fs.UUID), Label: text(fs.Label), BlockSize: fs.BlockSize}
 	if name := p.Name + "." + strings.ToLower(fs.Type); isWord(name) {
@@ -155,12 +170,16 @@ func newPart(src Source, r partition.Region, k keep) (*part, error) {
 		p.Encoder = fs.Type
 		p.FreeOmitted = true
 		p.clean = fs.Clean
-		if k.noPaging && len(fs.Paging) > 0 {
-			p.PagingOmitted = true
-			p.free, err = newFreeMap(fs.FreeAndPaging())
-		} else {
-			p.free, err = newFreeMap(fs.Free())
-		}
+		p.PagingOmitted = k.noPaging && len(fs.Paging) > 0
+		p.free, err = newFreeMap(p.freeOf(fs))
 	}
-	return p, err
+	return fs, err
+}
+
+// freeOf yields what of a file system is to be left out.
+func (p *part) freeOf(fs *fsys.FileSystem) iter.Seq2[fsys.Extent, error] {
+	if p.PagingOmitted {
+		return fs.FreeAndPaging()
+	}
+	return fs.Free()
 }

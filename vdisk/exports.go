@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"strconv"
 	"strings"
 
 	"strata/vdisk/nbd"
@@ -47,7 +46,7 @@ func (x treeExports) Open(ctx context.Context, name string) (*nbd.Export, error)
 		if i < 0 {
 			return nil, fmt.Errorf("export %q: the disk has no partition %s: %w", name, words[1], fs.ErrNotExist)
 		}
-		data, what = im.readers[i], "partition "+words[1]
+		data, what = im.partContents(i), "partition "+words[1]
 	default:
 		return nil, fmt.Errorf("export %q: %w", name, fs.ErrNotExist)
 	}
@@ -107,14 +106,10 @@ func (x treeExports) fileScore(name string) (text, rest string, err error) {
 	return h.score, rest, nil
 }
 
-// part returns the region that the tree has as parts/n, or -1.
+// part returns the index of the region that the tree has as parts/n, or -1.
 func (im *Image) part(n string) int {
-	for i := range im.layout.Regions {
-		switch p := im.layout.Regions[i].Partition; {
-		case p != nil && strconv.Itoa(p.Number) == n,
-			p == nil && len(im.layout.Regions) == 1 && n == "0":
-			return i
-		}
+	if i, ok := im.layout.Parts()[n]; ok {
+		return i
 	}
 	return -1
 }

@@ -66,6 +66,11 @@ func (r *Region) WriteInfo(w io.Writer) {
 		line("partuuid", p.UUID)
 		line("partlabel", p.Label)
 	}
+	if v := r.Volume; v != nil {
+		line("volume", v.Group+"/"+v.Name)
+		line("volumeuuid", v.UUID)
+		fmt.Fprintf(w, "volumeoffset %d\nvolumelength %d\n", v.Offset, v.Length)
+	}
 	if f := r.FileSystem; f != nil {
 		line("type", f.Type)
 		line("uuid", f.UUID)

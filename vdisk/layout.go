@@ -58,6 +58,7 @@ type Region struct {
 	Kind   string `json:"kind"`   // mbr, gpt, gap, partition, disk...
 
 	Partition  *Partition  `json:"partition,omitempty"`  // what the table says of it
+	Volume     *Volume     `json:"volume,omitempty"`     // what LVM says of it
 	FileSystem *FileSystem `json:"filesystem,omitempty"` // what was found in it
 
 	Encoder     string `json:"encoder"`         // who said what is free: ext, swap; plain if nobody
@@ -79,6 +80,15 @@ type Partition struct {
 	Label  string `json:"label,omitempty"`
 }
 
+// A Volume is the logical volume that a region is a run of.
+type Volume struct {
+	Name   string `json:"name"`
+	UUID   string `json:"uuid"`
+	Group  string `json:"group"`
+	Offset int64  `json:"offset"` // of the region in the volume, in bytes
+	Length int64  `json:"length"` // of the volume
+}
+
 // A FileSystem is what a region holds.
 type FileSystem struct {
 	Type      string `json:"type"` // ext4, swap...
@@ -92,19 +102,26 @@ func (l *Layout) Exact() bool {
 	return slices.ContainsFunc(l.Regions, func(r Region) bool { return r.Whole == exactReason })
 }
 
-// Parts returns the indices of the regions that are partitions, by what they are
-// called in trees: their numbers, or 0 for all of a disk without a table.
+// Parts returns the indices of the regions that are partitions, or the first of
+// those that one is cut into, by what they are called in trees: their numbers, or
+// 0 for all of a disk without a table.
 func (l *Layout) Parts() map[string]int {
 	parts := make(map[string]int)
 	for i := range l.Regions {
 		switch r := &l.Regions[i]; {
 		case r.Partition != nil:
 			parts[strconv.Itoa(r.Partition.Number)] = i
-		case len(l.Regions) == 1:
+		case i == 0 && l.partEnd(0) == len(l.Regions):
 			parts["0"] = i
 		}
 	}
 	return parts
+}
+
+// PartLength returns the bytes of the partition that begins with region i.
+func (l *Layout) PartLength(i int) int64 {
+	last := &l.Regions[l.partEnd(i)-1]
+	return last.Start + last.Length - l.Regions[i].Start
 }
 
 // Encode returns the bytes of layout.json. It fails when l is not what
@@ -236,6 +253,14 @@ func (r *Region) check() error {
 			return fmt.Errorf("bad partition number %d", p.Number)
 		}
 		if err := checkText(p.Type, p.UUID, p.Label); err != nil {
+			return err
+		}
+	}
+	if v := r.Volume; v != nil {
+		if v.Offset < 0 || v.Offset > v.Length || r.Length > v.Length-v.Offset {
+			return fmt.Errorf("bad place %d of %d in a volume", v.Offset, v.Length)
+		}
+		if err := checkText(v.Name, v.UUID, v.Group); err != nil {
 			return err
 		}
 	}

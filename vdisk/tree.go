@@ -175,7 +175,7 @@ func (t *Tree) imageDir(name, id string, im *Image) ninep.Node {
 	for n, i := range im.layout.Parts() {
 		r := &im.layout.Regions[i]
 		parts[n] = ninep.NewDir(dirStat(n, id, n), map[string]ninep.Node{
-			"data": t.dataFile(fileStat("data", id, n, "data"), im.readers[i]),
+			"data": t.dataFile(fileStat("data", id, n, "data"), im.partContents(i)),
 			"type": textFile(fileStat("type", id, n, "type"), func(w io.Writer) { fmt.Fprintln(w, r.Type()) }),
 			"info": textFile(fileStat("info", id, n, "info"), r.WriteInfo),
 		})

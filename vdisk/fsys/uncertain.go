@@ -16,6 +16,13 @@ type uncertainError string
 
 func (e uncertainError) Error() string { return string(e) }
 
+// Reason returns what Uncertain was told, if err is of that kind.
+func Reason(err error) (why string, ok bool) {
+	var e uncertainError
+	ok = errors.As(err, &e)
+	return string(e), ok
+}
+
 // Finish is the end of a Prober. fs says what has been found, and err what was
 // wrong with it, if anything. walk calls its argument with the free extents
 // in order until that returns false, and checks all that it uses. Finish calls
@@ -27,17 +34,17 @@ func Finish(fs *FileSystem, err error, walk func(yield func(Extent) bool) error)
 			return true
 		})
 	}
-	var why uncertainError
+	why, uncertain := Reason(err)
 	switch {
-	case errors.As(err, &why):
-		fs.Whole, fs.FreeBytes = string(why), 0
+	case uncertain:
+		fs.Whole, fs.FreeBytes = why, 0
 		return fs, nil
 	case err != nil:
 		return nil, err
 	}
 	fs.FreeMap = func(yield func(Extent, error) bool) {
 		err := walk(func(x Extent) bool { return yield(x, nil) })
-		if errors.As(err, new(uncertainError)) {
+		if _, uncertain := Reason(err); uncertain {
 			err = fmt.Errorf("it has changed since it was probed: %w", err)
 		}
 		if err != nil {

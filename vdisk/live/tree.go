@@ -141,7 +141,7 @@ func (v *view) imageDir(name, image string, number uint64) ninep.Node {
 		}
 		nodes := make(map[string]ninep.Node)
 		for n, i := range l.Parts() {
-			nodes[n] = v.partDir(n, image, number, l.Regions[i])
+			nodes[n] = v.partDir(n, image, number, l.Regions[i], l.PartLength(i))
 		}
 		return nodes, nil
 	}
@@ -192,7 +192,7 @@ func (v *view) made(d ninep.Dir, children func(ctx context.Context) (map[string]
 	})
 }
 
-func (v *view) partDir(n, image string, number uint64, r vdisk.Region) ninep.Node {
+func (v *view) partDir(n, image string, number uint64, r vdisk.Region, length int64) ninep.Node {
 	text := func(what string, write func(w io.Writer) error) ninep.Node {
 		return ninep.NewText(v.file(what, 0o444, id(number, " ", n, " ", what)), func(context.Context) (string, error) {
 			var b strings.Builder
@@ -201,7 +201,7 @@ func (v *view) partDir(n, image string, number uint64, r vdisk.Region) ninep.Nod
 		})
 	}
 	return ninep.NewDir(v.file(n, 0o555, id(number, " ", n)), map[string]ninep.Node{
-		"data": &diskNode{v: v, image: image, name: "data", path: id(number, " ", n, " data"), start: r.Start, length: r.Length},
+		"data": &diskNode{v: v, image: image, name: "data", path: id(number, " ", n, " data"), start: r.Start, length: length},
 		"type": text("type", func(w io.Writer) error { _, err := fmt.Fprintln(w, r.Type()); return err }),
 		"info": text("info", func(w io.Writer) error { r.WriteInfo(w); return nil }),
 	})
