@@ -123,6 +123,10 @@ func (r *CheckResult) Left() (n int) {
 // listed is how many blocks to which nothing leads are found one by one.
 const listed = 1000
 
+// rounds is how often Check repairs and looks again at most. Damage that lies
+// below other damage takes one each.
+const rounds = 100
+
 // tries is how often a check begins anew that had to give way.
 const tries = 3
 
@@ -150,10 +154,17 @@ const tries = 3
 //   - A label that cannot be understood is made anew of what leads to its block;
 //     one by which a block is closed that a tree needs is opened again. The
 //     block was not used for anything else, for it still has the right tag.
-//   - A metadata block that is damaged keeps the entries that are good. Names
-//     that lead to nothing are taken out. What a slot leads to that has no name is
-//     given back, and so are blocks to which nothing leads: only when all pointers
+//   - A metadata block that is damaged keeps the entries that are good. What has
+//     lost its name by that gets another, such as lost.17 for what is in slot 17,
+//     and belongs to adm: damage to names costs no file. A directory whose names
+//     are all gone is treated so as a whole.
+//   - Names that lead to nothing are taken out. What a slot leads to that has no
+//     name, and did not lose it now, is given back: it was being made or removed
+//     when a crash came.
+//   - Blocks to which nothing leads are given back, but only when all pointers
 //     could be followed.
+//   - What leads to the directories active, archive and snapshot is never
+//     cleared: all would be lost. It is left to the console's commands.
 //   - In the active tree blocks are copied first that snapshots have, too. In
 //     snapshots blocks are changed where they are, if all trees that have them
 //     agree.
@@ -168,8 +179,9 @@ func (fs *FS) Check(ctx context.Context, cfg CheckConfig) (CheckResult, error) {
 		cfg.Progress = func(string) {}
 	}
 	var all CheckResult
-	for {
-		c, err := fs.checkOnce(ctx, cfg)
+	lost := map[string]bool{}
+	for round := 1; ; round++ {
+		c, err := fs.checkOnce(ctx, cfg, lost)
 		if err != nil {
 			return all, fmt.Errorf("check: %w", translate(err))
 		}
@@ -185,6 +197,9 @@ func (fs *FS) Check(ctx context.Context, cfg CheckConfig) (CheckResult, error) {
 				err = translate(fs.b.Sync(ctx))
 			}
 			return all, err
+		}
+		if round == rounds {
+			return all, fmt.Errorf("repair: there is still something to do after %d rounds", rounds)
 		}
 		cfg.Progress("checking again...")
 	}
@@ -205,13 +220,14 @@ func (r *CheckResult) after(before *CheckResult) CheckResult {
 }
 
 // checkOnce looks once, at a moment that need not give way.
-func (fs *FS) checkOnce(ctx context.Context, cfg CheckConfig) (*checker, error) {
+func (fs *FS) checkOnce(ctx context.Context, cfg CheckConfig, lost map[string]bool) (*checker, error) {
 	for try := 1; ; try++ {
 		m, err := fs.b.Hold(ctx)
 		if err != nil {
 			return nil, err
 		}
 		c := newChecker(fs, cfg, m)
+		c.lost = lost
 		c.check(ctx)
 		m.Release()
 		if !errors.Is(c.err, buffer.ErrPassed) || try == tries {
@@ -242,8 +258,10 @@ type checker struct {
 	unique  bitmap // blocks reached from one of the same epoch that was not copied
 	broken  bool   // something cannot be followed, so that blocks below it are not seen
 
+	above   map[uint32]bool         // blocks that lead to what is in the root directory
 	onVenti map[ventiBlock]struct{} // looked at
 	dirs    dirsSeen
+	lost    map[string]bool // directories where files have lost their names, in this check or before a repair
 
 	result CheckResult
 	labels []labelFix
@@ -270,7 +288,7 @@ func newChecker(fs *FS, cfg CheckConfig, m *buffer.Moment) *checker {
 		fs: fs, cfg: cfg, m: m, super: m.Super(), n: n,
 		roots: map[uint32]uint32{}, snaps: map[uint32][]snapshot{}, bad: map[uint32]*guess{},
 		closing: newBitmap(n), seen: newBitmap(n), inEpoch: newBitmap(n), unique: newBitmap(n),
-		onVenti: map[ventiBlock]struct{}{}, dirs: newDirsSeen(),
+		above: map[uint32]bool{}, onVenti: map[ventiBlock]struct{}{}, dirs: newDirsSeen(),
 		result: CheckResult{Blocks: n},
 	}
 }
@@ -279,6 +297,9 @@ func newChecker(fs *FS, cfg CheckConfig, m *buffer.Moment) *checker {
 func (c *checker) check(ctx context.Context) {
 	c.fail(c.scan(ctx))
 	c.fail(c.m.Closing(ctx, c.closing.set))
+	for _, root := range []uint32{c.super.Active, c.super.Next, c.super.Current} {
+		c.guard(ctx, root)
+	}
 	hint := c.super.Active
 	for len(c.epochs) > 0 && c.err == nil {
 		last := len(c.epochs) - 1
@@ -369,7 +390,7 @@ func (c *checker) count(ctx context.Context) {
 		case !l.InUse() || l.State&format.Closed != 0 || c.closing.get(a):
 			c.result.Used++
 		default:
-			c.lost(a, l)
+			c.unreachable(a, l)
 		}
 	}
 	if more := int(c.result.Lost) - listed; more > 0 {
@@ -383,18 +404,16 @@ func (c *checker) count(ctx context.Context) {
 	}
 }
 
-// lost notes a block to which nothing leads.
-func (c *checker) lost(a uint32, l format.Label) {
+// unreachable notes a block to which nothing leads.
+func (c *checker) unreachable(a uint32, l format.Label) {
 	n := -1
 	if c.result.Lost++; c.result.Lost <= listed {
 		n = c.find(Bclose, fmt.Sprintf("bclose %#x 0", a), "unreachable block: addr %#x %v", a, l)
 	} else {
 		c.result.Todo.Bclose++
 	}
-	if !c.broken {
-		now := l
-		now.State |= format.Closed
-		now.EpochClose = l.Epoch
-		c.labels = append(c.labels, labelFix{n, a, l, now})
-	}
+	now := l
+	now.State |= format.Closed
+	now.EpochClose = l.Epoch
+	c.labels = append(c.labels, labelFix{n, a, l, now})
 }

@@ -75,14 +75,7 @@ func (c *checker) root(ctx context.Context, root, hint uint32) uint32 {
 	if top := format.EntryAt(data, 0); top.Active {
 		up := parent{root, l}
 		why := c.block(ctx, up, top.Root, top.Type(), top.Tag)
-		switch {
-		case why == "":
-		case root == c.super.Active, root == c.super.Next, root == c.super.Current:
-			c.find(0, "", "%s", why)
-			c.broken = true
-		default:
-			c.badEntry(up, 0, top, why)
-		}
+		c.badEntry(up, 0, top, why)
 	}
 	// The hint of the root block before.
 	last := format.EntryAt(data, 1)
@@ -99,6 +92,71 @@ func (c *checker) root(ctx context.Context, root, hint uint32) uint32 {
 		}
 	}
 	return addr
+}
+
+// guard notes the blocks of a tree that lead to the entries of its root
+// directory.
+func (c *checker) guard(ctx context.Context, root uint32) {
+	if root == format.None || c.err != nil {
+		return
+	}
+	c.above[root] = true
+	data, err := c.get(ctx, format.Local(root), format.Dir, format.RootTag)
+	if err != nil {
+		c.stopped(ctx, err)
+		return // the walk finds it, too
+	}
+	top := format.EntryAt(data, 0)
+	c.guardStream(ctx, &top, top.Root, top.Depth)
+	if data, _, err = c.leafAt(ctx, &top, 0); err != nil {
+		c.stopped(ctx, err)
+		return
+	}
+	for i := range 3 {
+		if e := format.EntryAt(data, i); e.Active {
+			c.guardStream(ctx, &e, e.Root, e.Depth)
+		}
+	}
+}
+
+// guardStream notes the blocks of a stream but for leaves of data.
+func (c *checker) guardStream(ctx context.Context, e *format.Entry, p format.Pointer, level int) {
+	addr, ok := p.Addr()
+	t := e.LeafType() + format.Type(level)
+	if !ok || t == format.Data || c.above[addr] || c.err != nil {
+		return
+	}
+	c.above[addr] = true
+	if level == 0 {
+		return
+	}
+	data, err := c.get(ctx, p, t, e.Tag)
+	if err != nil {
+		c.stopped(ctx, err)
+		return
+	}
+	for i := range len(data) / format.PointerSize {
+		c.guardStream(ctx, e, format.PointerAt(data, i), level-1)
+	}
+}
+
+// clear finds that a slot of a block is to be cleared, which do does.
+func (c *checker) clear(up parent, kind Repairs, command, why string, do func(tx *buffer.Tx) error) {
+	c.broken = true
+	n := c.find(kind, command, "%s", why)
+	if c.above[up.addr] {
+		c.leave(n)
+		return
+	}
+	c.fixes = append(c.fixes, fix{[]int{n}, do})
+}
+
+// leave notes that a repair is not for Check to do.
+func (c *checker) leave(finding int) {
+	f := &c.result.Findings[finding]
+	c.result.Todo.add(f.Kind, -1)
+	f.Kind = 0
+	f.Text += ": it is left alone, for the root directory depends on it"
 }
 
 // visit has the tree of an epoch looked at.
@@ -272,9 +330,8 @@ func (c *checker) below(ctx context.Context, here parent, data []byte, t format.
 			p := format.PointerAt(data, i)
 			venti = venti && !p.IsLocal()
 			if why := c.block(ctx, here, p, t-1, tag); why != "" {
-				c.broken = true
-				n := c.find(Clrp, fmt.Sprintf("clrp %#x %d", here.addr, i), "%s", why)
-				c.fixes = append(c.fixes, fix{n, func(tx *buffer.Tx) error { return clearPointer(tx, here, i, p) }})
+				c.clear(here, Clrp, fmt.Sprintf("clrp %#x %d", here.addr, i), why,
+					func(tx *buffer.Tx) error { return clearPointer(tx, here, i, p) })
 			}
 		}
 		return venti
@@ -340,12 +397,10 @@ func (c *checker) entry(ctx context.Context, up parent, slot int, e format.Entry
 
 // badEntry notes that an entry is to be cleared, unless why is empty.
 func (c *checker) badEntry(up parent, slot int, e format.Entry, why string) {
-	if why == "" {
-		return
+	if why != "" {
+		c.clear(up, Clre, fmt.Sprintf("clre %#x %d", up.addr, slot), why,
+			func(tx *buffer.Tx) error { return clearEntry(tx, up.addr, slot, e) })
 	}
-	c.broken = true
-	n := c.find(Clre, fmt.Sprintf("clre %#x %d", up.addr, slot), "%s", why)
-	c.fixes = append(c.fixes, fix{n, func(tx *buffer.Tx) error { return clearEntry(tx, up.addr, slot, e) }})
 }
 
 // guessed finds the labels that make no sense.
@@ -362,9 +417,7 @@ func (c *checker) guessed() {
 			continue
 		}
 		n := c.find(Bclose, fmt.Sprintf("bfree %#x", addr), "%s", text)
-		if !c.broken {
-			c.labels = append(c.labels, labelFix{n, addr, found, format.Freed})
-		}
+		c.labels = append(c.labels, labelFix{n, addr, found, format.Freed})
 	}
 }
 

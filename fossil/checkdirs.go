@@ -1,9 +1,12 @@
 package fossil
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"strata/fossil/internal/buffer"
@@ -53,7 +56,9 @@ type vote struct {
 // A voted is what is voted on. All directories that have the leaf must agree.
 type voted struct {
 	n       int
-	finding int
+	finding int // or -1: it is one only if the active tree does not have the leaf
+	text    string
+	repair  string
 	do      func(tx *buffer.Tx) error
 }
 
@@ -95,9 +100,16 @@ func (c *checker) directories(ctx context.Context) {
 	c.directory(ctx, &root)
 	// What all agree on who have a leaf, and the active tree has not, is done
 	// where it is.
-	for v, is := range c.dirs.votes {
+	list := slices.SortedFunc(maps.Keys(c.dirs.votes), func(a, b vote) int {
+		return cmp.Or(cmp.Compare(a.leaf, b.leaf), cmp.Compare(a.what, b.what))
+	})
+	for _, v := range list {
+		is := c.dirs.votes[v]
+		if is.finding < 0 && !c.dirs.active[v.leaf] {
+			is.finding = c.find(Clre, is.repair, "%s", is.text)
+		}
 		if is.n == c.dirs.visits[v.leaf] && !c.dirs.active[v.leaf] {
-			c.fixes = append(c.fixes, fix{is.finding, is.do})
+			c.fixes = append(c.fixes, fix{[]int{is.finding}, is.do})
 		}
 	}
 }
@@ -215,7 +227,7 @@ func (c *checker) leafAt(ctx context.Context, e *format.Entry, n int64) ([]byte,
 // does it; in a snapshot, where the leaf is, inPlace.
 func (c *checker) change(d *checkDir, leaf format.Pointer, what string, finding int, active func(tx *buffer.Tx) error, inPlace func(tx *buffer.Tx, addr uint32) error) {
 	if !d.snap {
-		c.fixes = append(c.fixes, fix{finding, active})
+		c.fixes = append(c.fixes, fix{[]int{finding}, active})
 		return
 	}
 	addr, ok := leaf.Addr()
@@ -227,14 +239,14 @@ func (c *checker) change(d *checkDir, leaf format.Pointer, what string, finding 
 		is.n++
 		return
 	}
-	c.dirs.votes[v] = &voted{1, finding, func(tx *buffer.Tx) error { return inPlace(tx, addr) }}
+	c.dirs.votes[v] = &voted{n: 1, finding: finding, do: func(tx *buffer.Tx) error { return inPlace(tx, addr) }}
 }
 
 // met notes that a directory has a leaf.
 func (c *checker) met(d *checkDir, p format.Pointer) {
 	addr, ok := p.Addr()
 	switch {
-	case !ok || c.cfg.Fix == 0 || !c.cfg.Snapshots:
+	case !ok || !c.cfg.Snapshots:
 	case d.snap:
 		c.dirs.visits[addr]++
 	default:
@@ -255,6 +267,7 @@ func (c *checker) metaBlock(ctx context.Context, d *checkDir, n int64, p format.
 	data = data[:d.names.DSize]
 	good, wrong := entriesOf(data)
 	if len(wrong) > 0 {
+		c.lost[d.path()] = true
 		d.unsure = true // which slots have names is for the next round to say
 		old := data
 		finding := c.find(Clri, "", "bad meta block: %s[%d]: %s; of its names %d are left", d.path(), n, strings.Join(wrong, "; "), len(good))
@@ -305,7 +318,11 @@ func (c *checker) name(ctx context.Context, d *checkDir, n int64, leaf format.Po
 	}
 	clear := func(dead bool, text string, args ...any) {
 		finding := c.find(Clri, "clri "+path, text, args...)
-		if d.snap {
+		switch {
+		case d.up == nil:
+			c.leave(finding)
+			return
+		case d.snap:
 			c.result.Findings[finding].Repair = "" // the console leaves snapshots alone
 		}
 		c.change(d, leaf, fmt.Sprintf("name %s %d.%d", e.Name, e.Entry, e.Gen), finding,
@@ -337,6 +354,8 @@ func (c *checker) name(ctx context.Context, d *checkDir, n int64, leaf format.Po
 		}
 		err = stream.Check(s.to, s.gen, k == 0 && e.Mode.IsDir(), &c.super, c.fs.b.BlockSize())
 		if err != nil {
+			// Of a directory that has lost its names, the files are still there.
+			c.lost[d.path()] = c.lost[d.path()] || k == 1 && err != stream.ErrDeleted
 			clear(err == stream.ErrDeleted, "could not open source: %s -> %d: %v", path, s.slot, translate(err))
 			return
 		}
@@ -374,6 +393,7 @@ func (c *checker) slot(ctx context.Context, d *checkDir, slot int64) (format.Ent
 // orphans finds slots of a directory that are in use and have no name.
 func (c *checker) orphans(ctx context.Context, d *checkDir) {
 	per := int64(d.data.DSize / format.EntrySize)
+	var nameless []lostFile
 	c.leaves(ctx, &d.data, func(n int64, p format.Pointer) {
 		data, err := c.get(ctx, p, format.Dir, d.data.Tag)
 		if err != nil {
@@ -387,20 +407,138 @@ func (c *checker) orphans(ctx context.Context, d *checkDir) {
 			if !e.Active || dead || d.used[slot] {
 				continue
 			}
-			repair := ""
+			good := stream.Check(&e, e.Gen, e.Dir, &c.super, c.fs.b.BlockSize()) == nil
+			if !d.snap && c.lost[d.path()] && good {
+				nameless = append(nameless, lostFile{slot: slot, e: e})
+				continue
+			}
+			text, repair := fmt.Sprintf("non referenced entry in source %s[%d]", d.path(), slot), ""
 			if p.IsLocal() {
 				repair = fmt.Sprintf("clre %v %d", p, i)
 			}
-			finding := c.find(Clre, repair, "non referenced entry in source %s[%d]", d.path(), slot)
-			c.change(d, p, fmt.Sprintf("slot %d", slot), finding,
-				func(tx *buffer.Tx) error { return d.file.data.Clear(tx, slot, e) },
-				func(tx *buffer.Tx, addr uint32) error { return clearEntry(tx, addr, int(i), e) })
+			if d.snap {
+				c.orphanInSnapshot(p, int(i), e, text, repair)
+				continue
+			}
+			finding := c.find(Clre, repair, "%s", text)
+			if d.up == nil {
+				c.leave(finding)
+				continue
+			}
+			c.fixes = append(c.fixes, fix{[]int{finding}, func(tx *buffer.Tx) error { return d.file.data.Clear(tx, slot, e) }})
 		}
 	}, func(error) {})
+	c.nameless(ctx, d, nameless)
+}
+
+// orphanInSnapshot notes a slot without a name in a leaf of a snapshot. If the
+// active tree has the leaf, too, it has a name there: nothing is wasted, and the
+// slot goes with the snapshot.
+func (c *checker) orphanInSnapshot(leaf format.Pointer, i int, e format.Entry, text, repair string) {
+	addr, ok := leaf.Addr()
+	if !ok {
+		return
+	}
+	v := vote{addr, fmt.Sprintf("slot %d", i)}
+	if is := c.dirs.votes[v]; is != nil {
+		is.n++
+		return
+	}
+	c.dirs.votes[v] = &voted{n: 1, finding: -1, text: text, repair: repair, do: func(tx *buffer.Tx) error { return clearEntry(tx, addr, i, e) }}
+}
+
+// A lostFile is what a slot leads to that has lost its name. With dir, it is a
+// directory; if names is not negative, that is the slot of its names, and has m.
+type lostFile struct {
+	slot  int64
+	e     format.Entry
+	names int64
+	m     format.Entry
+}
+
+// near is how many slots a directory's names may be away from the rest of it:
+// they are made at once.
+const near = 8
+
+// namedAtOnce is how many files one update gives names.
+const namedAtOnce = 16
+
+// nameless finds files that have lost their names, and has them named anew, and
+// so are snapshots that have not lost those of their files.
+func (c *checker) nameless(ctx context.Context, d *checkDir, list []lostFile) {
+	taken := map[int64]bool{}
+	for i := range list {
+		f := &list[i]
+		f.names = -1
+		if !f.e.Dir {
+			continue
+		}
+		for _, o := range list[max(i-near, 0):min(i+near, len(list))] {
+			if !o.e.Dir && o.e.Snap == f.e.Snap && !taken[o.slot] && (f.names < 0 || o.slot == f.slot+1) && c.belong(ctx, &f.e, &o.e) {
+				f.names, f.m = o.slot, o.e
+			}
+		}
+		if f.names >= 0 {
+			taken[f.names] = true
+		}
+	}
+	list = slices.DeleteFunc(list, func(f lostFile) bool {
+		// Half a snapshot is nothing.
+		half := f.e.Snap != 0 && f.names < 0
+		if half && !taken[f.slot] {
+			finding := c.find(Clre, "", "non referenced entry in source %s[%d]: of a snapshot", d.path(), f.slot)
+			c.fixes = append(c.fixes, fix{[]int{finding}, func(tx *buffer.Tx) error { return d.file.data.Clear(tx, f.slot, f.e) }})
+		}
+		return half || taken[f.slot]
+	})
+	for part := range slices.Chunk(list, namedAtOnce) {
+		var findings []int
+		for _, f := range part {
+			findings = append(findings, c.find(Clri, "", "non referenced entry in source %s[%d]: it has lost its name", d.path(), f.slot))
+			if f.e.Dir && f.names < 0 {
+				c.lost[d.path()+"/"+lostName(f.slot)] = true
+			}
+		}
+		c.fixes = append(c.fixes, fix{findings, func(tx *buffer.Tx) error { return d.file.nameLost(tx, part) }})
+	}
+}
+
+// belong tells whether the names of which names is the entry are those of the
+// directory that has dir.
+func (c *checker) belong(ctx context.Context, dir, names *format.Entry) bool {
+	for _, e := range []*format.Entry{dir, names} {
+		if stream.Check(e, e.Gen, e.Dir, &c.super, c.fs.b.BlockSize()) != nil {
+			return false
+		}
+	}
+	if names.Root == format.Hole {
+		return dir.Root == format.Hole
+	}
+	data, _, err := c.leafAt(ctx, names, 0)
+	if err != nil {
+		return false
+	}
+	good, _ := entriesOf(data[:names.DSize])
+	if _, err := meta.Open(data[:names.DSize]); err != nil {
+		return false
+	}
+	for i := range good {
+		per := int64(dir.DSize / format.EntrySize)
+		slots, _, err := c.leafAt(ctx, dir, int64(good[i].Entry)/per)
+		if err != nil {
+			return false
+		}
+		e := format.EntryAt(slots, int(int64(good[i].Entry)%per))
+		if stream.Check(&e, good[i].Gen, good[i].Mode.IsDir(), &c.super, c.fs.b.BlockSize()) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // missing finds that a directory lacks metadata blocks: there are holes.
 func (c *checker) missing(ctx context.Context, d *checkDir, n int64) {
+	c.lost[d.path()] = true
 	finding := c.find(Clri, "", "missing meta blocks: %s: %d", d.path(), n)
 	c.change(d, d.names.Root, "fill", finding, func(tx *buffer.Tx) error { return d.file.fillMeta(tx) }, nil)
 }

@@ -23,11 +23,21 @@ type labelFix struct {
 // A fix is a repair of anything else. It fails with errChanged if there is
 // something else by now.
 type fix struct {
-	finding int
-	do      func(tx *buffer.Tx) error
+	findings []int
+	do       func(tx *buffer.Tx) error
 }
 
 var errChanged = stream.ErrChanged
+
+// gives tells whether the label gives a block up, or says that the active tree
+// has it no longer.
+func (f *labelFix) gives() bool {
+	if f.now.State == format.Free {
+		return true
+	}
+	_, err := format.UnpackLabel(packLabel(f.old))
+	return f.now.State&format.Closed != 0 && (err != nil || f.old.State&format.Closed == 0)
+}
 
 // labelsAtOnce is how many labels one update changes.
 const labelsAtOnce = 128
@@ -36,6 +46,9 @@ const labelsAtOnce = 128
 // What cannot be done is left, and the finding says why.
 func (c *checker) repair(ctx context.Context) (fixed int, err error) {
 	if c.cfg.Fix&Bclose != 0 {
+		if c.broken { // what cannot be reached now may be needed all the same
+			c.labels = slices.DeleteFunc(c.labels, func(f labelFix) bool { return f.gives() })
+		}
 		for part := range slices.Chunk(c.labels, labelsAtOnce) {
 			if err := c.setLabels(ctx, part); err != nil {
 				return 0, err
@@ -44,18 +57,21 @@ func (c *checker) repair(ctx context.Context) (fixed int, err error) {
 		c.fs.b.CloseAgain()
 	}
 	for _, f := range c.fixes {
-		if c.cfg.Fix&c.result.Findings[f.finding].Kind == 0 {
+		first := &c.result.Findings[f.findings[0]]
+		if c.cfg.Fix&first.Kind == 0 {
 			continue
 		}
 		switch err := c.fs.b.UpdatePrivileged(ctx, f.do); {
 		case err == nil:
-			c.fixed(f.finding)
+			for _, n := range f.findings {
+				c.fixed(n)
+			}
 		case ctx.Err() != nil:
 			return 0, err
 		case c.fs.b.Err() != nil:
 			return 0, c.fs.b.Err()
 		default:
-			c.result.Findings[f.finding].Text += fmt.Sprintf(" (not repaired: %v)", err)
+			first.Text += fmt.Sprintf(" (not repaired: %v)", err)
 		}
 	}
 	done := &c.result.Done
@@ -211,7 +227,7 @@ func (f *File) namesChanged(gone func(c *File) bool) {
 			return
 		}
 	}
-	dir.index = nil
+	dir.index, f.index = nil, nil
 	for qid, p := range f.fs.files {
 		if c := p.Value(); c != nil && c.parent == dir && gone(c) {
 			c.removed = true
@@ -288,6 +304,68 @@ func entryIn(b *meta.Block, e *meta.DirEntry) (int, error) {
 		}
 	}
 	return 0, errChanged
+}
+
+// lostName returns the name that what is in a slot gets when it has lost its own.
+func lostName(slot int64) string { return fmt.Sprintf("lost.%d", slot) }
+
+// nameLost gives names to what is in slots of the directory f and has lost its
+// own. Nobody but adm may see it. A directory that has lost its names gets room for
+// new ones.
+func (f *File) nameLost(tx *buffer.Tx, list []lostFile) error {
+	slotHas := func(slot int64, e format.Entry) (bool, error) {
+		now, err := f.data.At(tx, slot)
+		return now == e, err
+	}
+	now, super := f.fs.now(), tx.Super()
+	for _, l := range list {
+		ok, err := slotHas(l.slot, l.e)
+		if err == nil && ok && l.names >= 0 {
+			ok, err = slotHas(l.names, l.m)
+		}
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errChanged
+		}
+		e := meta.DirEntry{
+			Version: 9, Entry: uint32(l.slot), Gen: l.e.Gen, Qid: super.QID - f.offset(),
+			UID: adm, GID: adm, MID: adm, Mtime: now, Ctime: now, Atime: now, Mode: 0o600,
+		}
+		super.QID++
+		if l.e.Dir {
+			e.Mode = meta.ModeDir | 0o700
+			if l.e.Snap != 0 {
+				e.Mode = meta.ModeDir | meta.ModeSnapshot | 0o555
+			}
+			e.MEntry, e.MGen = uint32(l.names), l.m.Gen
+			if l.names < 0 {
+				slot, gen, err := f.createStream(tx, l.slot, false, 0)
+				if err != nil {
+					return err
+				}
+				e.MEntry, e.MGen = uint32(slot), gen
+			}
+		}
+		e.Name = lostName(l.slot)
+		for n := 1; ; n++ {
+			_, _, err := f.find(tx, e.Name)
+			if errors.Is(err, ErrNotExist) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			e.Name = fmt.Sprintf("%s.%d", lostName(l.slot), n)
+		}
+		if _, err := f.insert(tx, &e); err != nil {
+			return err
+		}
+	}
+	tx.SetSuper(super)
+	tx.OnPublish(func() { f.namesChanged(func(*File) bool { return false }) })
+	return nil
 }
 
 // fillsAtOnce is how many metadata blocks one update makes of holes.

@@ -201,6 +201,19 @@ func (s *Stream) Forget(tx *buffer.Tx) error {
 	return up.putSlot(s.slot, &e)
 }
 
+// At returns what a slot of the directory s has, whatever that is.
+func (s *Stream) At(tx *buffer.Tx, slot int64) (format.Entry, error) {
+	e, err := s.Entry(tx)
+	if err != nil {
+		return e, err
+	}
+	data, err := leaf(tx, &e, slot/entries(&e))
+	if err != nil {
+		return e, err
+	}
+	return format.EntryAt(data, int(slot%entries(&e))), nil
+}
+
 // ErrChanged is why a slot is not cleared: it is not what it was.
 var ErrChanged = errors.New("slot has changed")
 
