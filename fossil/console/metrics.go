@@ -21,7 +21,7 @@ import (
 func (h *Host) Handler() http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(
-		newCollector(h),
+		h.Metrics(),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -38,6 +38,9 @@ func (h *Host) Handler() http.Handler {
 	})
 	return mux
 }
+
+// Metrics returns what Handler shows of the host itself, for who shows more.
+func (h *Host) Metrics() prometheus.Collector { return newCollector(h) }
 
 // httpTime is how long a client may take to say what it wants.
 const httpTime = 10 * time.Second

@@ -104,16 +104,20 @@ func (s *Session) run(ctx context.Context, out io.Writer, name string, words []s
 	return errors.Join(errs...)
 }
 
-// Boot runs the configuration that a partition has before its file system. A
-// word of * there, and a file system that is configured without a partition, are
-// in this one.
+// Boot runs the configuration that a partition has before its file system.
 func (s *Session) Boot(ctx context.Context, out io.Writer, name string) error {
 	text, err := fossil.ReadConfig(name)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	s.h.setDevice(name)
-	s.star = name
+	return s.BootLines(ctx, out, name, text, name)
+}
+
+// BootLines is ExecLines for a configuration: a word of * there, and a file
+// system that is configured without a partition, are in device.
+func (s *Session) BootLines(ctx context.Context, out io.Writer, name, text, device string) error {
+	s.h.setDevice(device)
+	s.star = device
 	defer func() { s.star = "" }()
 	return s.ExecLines(ctx, out, name, text)
 }

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"strata/internal/logs"
 	"strata/venti"
 	"strata/venti/store"
@@ -28,6 +30,9 @@ type Config struct {
 	Server *venti.Server // whose connections are shown
 	Recent *logs.Recent  // the messages shown; its level can be set
 	Logger *slog.Logger  // told of requests that change something, and of failures; nil means quiet
+
+	// Metrics, if it is not nil, is shown with the others at /metrics.
+	Metrics prometheus.Collector
 
 	// Webroot is a directory whose files are served for paths that are no
 	// page.

@@ -21,6 +21,9 @@ func (h *Handler) metrics() http.HandlerFunc {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	if h.cfg.Metrics != nil {
+		reg.MustRegister(h.cfg.Metrics)
+	}
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{MaxRequestsInFlight: 4}).ServeHTTP
 }
 
