@@ -9,9 +9,22 @@ import (
 	"strata/tests/harness"
 )
 
-// manual has the flags of plan9port's programs, from their usage lines and
-// manual pages, with an argument where they take one.
-var manual = map[string]string{
+// manual has, for each folder of programs, the flags of plan9port's and Plan
+// 9's, from their usage lines and manual pages, with an argument where they take
+// one. Fscons is con(1) there.
+var manual = map[string]map[string]string{
+	"venti": ventiManual,
+	"fossil": {
+		"conf":   "-w",
+		"flchk":  "-f -h host",
+		"flfmt":  "-y -b 8k -h host -l label -v score",
+		"fossil": "-D -t -c command -f file -m 10",
+		"fscons": "-a address -c command",
+		"last":   "",
+	},
+}
+
+var ventiManual = map[string]string{
 	"buildindex":     "-b -d -i isect0 -i isect1 -M 64m",
 	"checkarenas":    "-a -f -v",
 	"checkindex":     "-f -B 16m",
@@ -51,11 +64,17 @@ var manual = map[string]string{
 	"writefile":      "-v -h host",
 }
 
-// TestManual gives every program of venti all flags that plan9port's takes,
-// and has it explain itself.
+// TestManual gives every program of venti and fossil all flags that the
+// original takes, and has it explain itself.
 func TestManual(t *testing.T) {
 	ours := harness.Ours(t)
-	programs, err := os.ReadDir(filepath.Join(ours.Bin, "venti"))
+	for folder, flags := range manual {
+		t.Run(folder, func(t *testing.T) { testManual(t, ours, folder, flags) })
+	}
+}
+
+func testManual(t *testing.T, ours harness.Suite, folder string, manual map[string]string) {
+	programs, err := os.ReadDir(filepath.Join(ours.Bin, folder))
 	if err != nil || len(programs) == 0 {
 		t.Fatal(err)
 	}
@@ -67,20 +86,21 @@ func TestManual(t *testing.T) {
 		}
 	}
 	for name, flags := range manual {
+		program := folder + "/" + name
 		if !have[name] {
-			t.Errorf("there is no venti/%s", name)
+			t.Errorf("there is no %s", program)
 			continue
 		}
-		out, stderr, err := ours.Try(t, nil, "venti/"+name, append(strings.Fields(flags), "--help")...)
+		out, stderr, err := ours.Try(t, nil, program, append(strings.Fields(flags), "--help")...)
 		if err != nil {
-			t.Errorf("venti/%s %s: %v\n%s", name, flags, err, stderr)
+			t.Errorf("%s %s: %v\n%s", program, flags, err, stderr)
 			continue
 		}
-		if !strings.HasPrefix(out, "usage: venti/"+name) && !strings.HasPrefix(out, "usage: venti ") || strings.Count(out, "\n") < 4 {
-			t.Errorf("venti/%s does not explain itself:\n%s", name, out)
+		if !strings.HasPrefix(out, "usage: "+program+" ") && !strings.HasPrefix(out, "usage: "+folder+" ") || strings.Count(out, "\n") < 3 {
+			t.Errorf("%s does not explain itself:\n%s", program, out)
 		}
 		if strings.Contains(out, "does nothing") {
-			t.Errorf("venti/%s explains what does nothing:\n%s", name, out)
+			t.Errorf("%s explains what does nothing:\n%s", program, out)
 		}
 	}
 }
