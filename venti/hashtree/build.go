@@ -169,16 +169,19 @@ func (b *builder) skip(n, bytes int64) error {
 // work hashes the leaves of c and stores them. When it returns nil, all are
 // acknowledged.
 func (b *builder) work(c *cell) error {
-	if c.load {
-		if err := b.load(c); err != nil {
-			return err
-		}
-	}
 	ds := int64(b.sh.dsize)
 	for range c.n {
 		c.scores = append(c.scores, venti.EmptyScore[:]...)
 	}
 	c.tally.Zero.Add(c.n, c.bytes)
+	if c.load {
+		if err := b.takeSame(c); err != nil {
+			return err
+		}
+		if err := b.load(c); err != nil {
+			return err
+		}
+	}
 	for _, x := range c.data {
 		for i := x.start/ds - c.leaf; i*ds < x.end-c.leaf*ds; i++ {
 			leaf := c.buf[i*ds : min((i+1)*ds, c.bytes)]
@@ -202,6 +205,45 @@ func (b *builder) work(c *cell) error {
 		c.tally.put(l.sent, len(l.data))
 	}
 	return err
+}
+
+// takeSame takes from the base the scores of leaves that are known to be the
+// same, and takes these leaves out of c's data.
+func (b *builder) takeSame(c *cell) error {
+	if b.cfg.Same == nil || b.base == nil || len(c.data) == 0 {
+		return nil
+	}
+	old, err := b.baseScores(c)
+	if err != nil {
+		return err
+	}
+	ds, start := int64(b.sh.dsize), c.leaf*int64(b.sh.dsize)
+	var data []extent // as no leaf belongs to two extents, there may be more of them
+	same := int64(0)  // where what is known to be the same ends
+	for _, x := range c.data {
+		for lo := x.start; lo < x.end; {
+			leaf := lo / ds
+			begin, end := leaf*ds, min((leaf+1)*ds, start+c.bytes)
+			hi := min(x.end, end)
+			if same <= begin {
+				same = b.cfg.Same(begin)
+			}
+			s := scoreAt(old, int(leaf%int64(b.sh.np)))
+			switch {
+			case same >= end && !isHole(s):
+				copy(c.scores[(leaf-c.leaf)*venti.ScoreSize:], s[:])
+				c.tally.Zero.Add(-1, begin-end)
+				c.tally.Base.Add(1, end-begin)
+			case len(data) > 0 && data[len(data)-1].end == lo:
+				data[len(data)-1].end = hi
+			default:
+				data = append(data, extent{lo, hi})
+			}
+			lo = hi
+		}
+	}
+	c.data = data
+	return nil
 }
 
 // load reads the data of c and clears the rest of its leaves.
@@ -248,15 +290,9 @@ func (b *builder) dropBase(c *cell) error {
 			return nil
 		}
 	}
-	var old []byte // scores of the base's leaves under the same level-1 block
-	if b.base.e.Depth > 0 {
-		var err error
-		old, err = b.base.block(b.ctx, 1, c.leaf/np)
-		if err := b.baseError(err); err != nil {
-			return err
-		}
-	} else if c.leaf == 0 {
-		old = b.base.e.Score[:]
+	old, err := b.baseScores(c)
+	if err != nil {
+		return err
 	}
 	blocks := c.blocks[:0]
 	for _, l := range c.blocks {
@@ -268,6 +304,19 @@ func (b *builder) dropBase(c *cell) error {
 	}
 	c.blocks = blocks
 	return nil
+}
+
+// baseScores returns the scores of the base's leaves under the level-1 block
+// that c lies under, as far as they can be had.
+func (b *builder) baseScores(c *cell) ([]byte, error) {
+	if b.base.e.Depth > 0 {
+		old, err := b.base.block(b.ctx, 1, c.leaf/int64(b.sh.np))
+		return old, b.baseError(err)
+	}
+	if c.leaf == 0 {
+		return b.base.e.Score[:], nil
+	}
+	return nil, nil
 }
 
 // baseError passes on what ends the whole write. That a block of the base

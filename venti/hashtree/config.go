@@ -31,6 +31,12 @@ type Config struct {
 	// block sizes is of no use and is ignored, and so is what cannot be read
 	// of its pointer blocks.
 	Base *venti.Entry
+	// Same, if set, tells where the file is known to be what Base is: from off on
+	// up to what it returns, which is off where it is not. There Write takes the
+	// scores of Base, and does not read the file; of what Base has holes for it
+	// reads it all the same. Such leaves count with their full length. Several
+	// goroutines call it at once.
+	Same func(off int64) (end int64)
 	// Putter, if set, is what blocks are stored with: one of the same store, that
 	// other writes use too.
 	Putter *Putter
