@@ -3,6 +3,7 @@ package vdisk
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -23,6 +24,11 @@ type ImportOptions struct {
 	// of the same disk. What has not changed since is not looked up or sent.
 	// The resulting score is the same as without.
 	Base venti.Score
+	// Changed, if not nil, says that only these ranges of the disk differ from
+	// Base, which there must be. The rest is not read, but for what Base left
+	// out since it was free, and is no longer. The resulting score is the same
+	// as without.
+	Changed []Range
 	// Prev is the root that the image's own root names as the one before it.
 	Prev venti.Score
 	// Name goes into the root block.
@@ -98,8 +104,9 @@ type importer struct {
 	src Source
 	opt ImportOptions
 
-	base    *Image // nil without one
-	flags   uint8  // of entries, besides hashtree's
+	base    *Image         // nil without one
+	changed *changedSource // nil without Changed
+	flags   uint8          // of entries, besides hashtree's
 	entries []venti.Entry
 	largest int // bytes of the largest block
 	blocks  int64
@@ -112,6 +119,16 @@ func (im *importer) run(ctx context.Context) (*Result, error) {
 	}
 	if err := im.openOthers(ctx); err != nil {
 		return nil, err
+	}
+	if im.opt.Changed != nil {
+		if im.base == nil {
+			return nil, errors.New("ranges that have changed, and no base that they are to be changed from")
+		}
+		changed, err := newChangedSource(ctx, im.src, im.base, im.opt.Changed)
+		if err != nil {
+			return nil, err
+		}
+		im.changed, im.src = changed, changed
 	}
 	l, parts, err := cut(im.src, keep{im.opt.Exact, im.opt.OmitPaging})
 	if err != nil {
@@ -181,6 +198,9 @@ func (im *importer) region(ctx context.Context, p *part) (c Counts, err error) {
 		return c, err
 	}
 	cfg := hashtree.Config{DSize: p.DSize, PSize: p.PSize, Parallel: im.opt.Parallel, Base: im.baseEntry(p)}
+	if im.changed != nil && cfg.Base != nil {
+		cfg.Same = im.changed.same(p)
+	}
 	if im.opt.Progress != nil {
 		cfg.Progress = func(done int64) { im.opt.Progress(p.Start + min(done, p.Length)) }
 	}

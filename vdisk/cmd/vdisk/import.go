@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/pflag"
@@ -33,12 +34,16 @@ not read from front to back, so it is first copied to a temporary file, in
 which blocks of zeros take no space; --tmp says where.
 
 --base names a stored image that is like this one, such as yesterday's: what
-is the same is not even looked up. The score is the same with and without.`
+is the same is not even looked up. The score is the same with and without.
+With --changed only the parts of the disk that a list names are read at all: lines of
+two numbers, offset and length in bytes; or what nbdinfo prints of a dirty bitmap of
+QEMU (nbdinfo --map=qemu:dirty-bitmap:NAME --json); or what thin_delta prints of two LVM
+volumes. What is not in the list must be as it was when the base was stored.`
 
 type importer struct {
-	host, base, prev, name string
-	file                   vdisk.FileOptions
-	exact, noPaging, json  bool
+	host, base, changed, prev, name string
+	file                            vdisk.FileOptions
+	exact, noPaging, json           bool
 }
 
 func importCommand() *command.Command {
@@ -50,6 +55,7 @@ func importCommand() *command.Command {
 			fs.BoolVarP(&c.exact, "exact", "e", false, "store every byte, also those of free blocks")
 			fs.BoolVar(&c.noPaging, "no-paging", false, "leave out pagefile.sys, swapfile.sys and hiberfil.sys of Windows")
 			fs.StringVarP(&c.base, "base", "b", "", "`score` of a stored image to compare with")
+			fs.StringVar(&c.changed, "changed", "", "`file` that lists what has changed since the base; - is the standard input")
 			fs.StringVarP(&c.prev, "prev", "p", "", "`score` to note as the image before this one")
 			fs.StringVarP(&c.name, "name", "n", "", "`name` to note in the image")
 			fs.BoolVarP(&c.json, "json", "j", false, "print what was done as JSON on the standard output")
@@ -70,6 +76,9 @@ func (c *importer) run(ctx context.Context, io command.IO) error {
 		return err
 	}
 	if opt.Prev, err = scoreFlag("prev", c.prev); err != nil {
+		return err
+	}
+	if opt.Changed, err = c.ranges(io); err != nil {
 		return err
 	}
 	disk, err := c.open(ctx, io)
@@ -94,6 +103,32 @@ func (c *importer) run(ctx context.Context, io command.IO) error {
 		_, err = fmt.Fprintf(io.Stdout, "%s:%v\n", vdisk.RootType, res.Score)
 		return err
 	})
+}
+
+// ranges reads the list of what has changed; it is nil if there is to be none.
+func (c *importer) ranges(io command.IO) ([]vdisk.Range, error) {
+	switch {
+	case c.changed == "":
+		return nil, nil
+	case c.base == "":
+		return nil, command.Usagef("--changed goes with --base")
+	case c.changed == "-" && io.Args[0] == "-":
+		return nil, command.Usagef("the standard input is either the disk or the list")
+	}
+	in := io.Stdin
+	if c.changed != "-" {
+		f, err := os.Open(c.changed)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	list, err := vdisk.ReadRanges(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.changed, err)
+	}
+	return list, nil
 }
 
 // open opens the disk, or copies the standard input.
