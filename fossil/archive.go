@@ -282,7 +282,11 @@ func (a *archiver) block(ctx context.Context, addr uint32, t format.Type, tag ui
 
 // tree is block for one that nobody else sends.
 func (a *archiver) tree(ctx context.Context, addr uint32, t format.Type, tag uint32, n slots) (s venti.Score, whole bool, err error) {
-	data, err := a.fs.b.Get(ctx, format.Local(addr), t, tag)
+	get := a.fs.b.Get
+	if t == format.Data {
+		get = a.fs.b.GetOnce
+	}
+	data, err := get(ctx, format.Local(addr), t, tag)
 	if err != nil {
 		return s, false, err
 	}
@@ -467,12 +471,14 @@ func (p *publication) put(tx *buffer.Tx, list []scored) error {
 	}
 	for _, c := range list {
 		alone := l.State&format.Copied == 0 // nobody else points to the child
+		typ := p.typ - 1
 		if p.typ == format.Dir {
 			e := format.EntryAt(data, c.slot)
 			if e.Root != format.Local(c.child) {
 				return fmt.Errorf("%w: entry %d has changed", format.ErrEntry, c.slot)
 			}
 			alone = alone && e.Snap == 0
+			typ = e.Type()
 			e = e.ToVenti(c.score)
 			format.PutEntry(data, c.slot, &e)
 		} else {
@@ -481,7 +487,7 @@ func (p *publication) put(tx *buffer.Tx, list []scored) error {
 			}
 			format.PutPointer(data, c.slot, format.Pointer(c.score))
 		}
-		if err := tx.Archived(c.child, c.whole, alone, l.Epoch); err != nil {
+		if err := tx.Archived(c.child, typ, c.score, c.whole, alone, l.Epoch); err != nil {
 			return err
 		}
 	}

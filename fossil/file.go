@@ -30,6 +30,7 @@ type File struct {
 	removed bool
 	holds   int   // calls of Hold without one of Release
 	unnamed bool  // it has lost its name, and is held
+	read    bool  // of the root directory: dir is what its entry says
 	next    int64 // where the last read ended
 	ahead   int64 // up to here was read ahead
 }
@@ -95,6 +96,11 @@ func (f *File) child(e *meta.DirEntry, block int64) *File {
 func (f *File) check(tx *buffer.Tx) error {
 	if f.removed {
 		return ErrRemoved
+	}
+	if f.parent == nil && !f.read {
+		if err := f.readRoot(tx); err != nil {
+			return err
+		}
 	}
 	if _, err := f.data.Entry(tx); err != nil {
 		return err
@@ -298,8 +304,8 @@ func (f *File) put(tx *buffer.Tx, name string, e meta.DirEntry) error {
 func (f *File) Stat(ctx context.Context) (Info, error) {
 	var info Info
 	err := f.view(ctx, func(tx *buffer.Tx) (err error) {
-		if f.removed {
-			return ErrRemoved
+		if err := f.check(tx); err != nil {
+			return err
 		}
 		info, err = f.stat(tx)
 		return err

@@ -120,37 +120,36 @@ func Open(file disk.File, cfg Config) (*FS, error) {
 }
 
 // openRoot finds the root directory. Its streams are the first two of the root
-// stream; the third has its attributes. They may be on Venti: one who only
-// reads can do without them.
+// stream; the third has its attributes. They may be on Venti, which may be away
+// now: then they are read when somebody needs them, unless nobody can.
 func (fs *FS) openRoot(ctx context.Context) error {
 	top := stream.Root()
-	root := &File{fs: fs, data: top.Child(0, 0, true), meta: top.Child(1, 0, false), self: top.Child(2, 0, false)}
-	err := fs.b.View(ctx, func(tx *buffer.Tx) error {
-		block, err := metaLeaf(tx, root.self, 0)
-		if err != nil {
-			return err
-		}
-		if block.Len() == 0 {
-			return fmt.Errorf("%w: no entry for the root directory", ErrBadMeta)
-		}
-		if root.dir, err = block.Entry(0); err != nil {
-			return err
-		}
-		if _, err := root.data.Entry(tx); err != nil {
-			return err
-		}
-		_, err = root.meta.Entry(tx)
-		return err
-	})
-	if errors.Is(err, buffer.ErrVenti) && fs.venti == nil && fs.cfg.ReadOnly {
-		root.dir = meta.DirEntry{Version: 9, Name: "root", Mode: meta.ModeDir | 0o555}
-		err = nil
+	fs.root = &File{
+		fs: fs, data: top.Child(0, 0, true), meta: top.Child(1, 0, false), self: top.Child(2, 0, false),
+		dir: meta.DirEntry{Version: 9, Name: "root", Mode: meta.ModeDir | 0o555},
 	}
+	err := fs.b.View(ctx, fs.root.check)
+	if errors.Is(err, buffer.ErrVenti) && (fs.venti != nil || fs.cfg.ReadOnly) {
+		fs.log.Error("open: the root directory is on Venti", "error", err)
+		return nil
+	}
+	return translate(err)
+}
+
+// readRoot reads the attributes of the root directory f.
+func (f *File) readRoot(tx *buffer.Tx) error {
+	block, err := metaLeaf(tx, f.self, 0)
 	if err != nil {
-		return translate(err)
+		return err
 	}
-	fs.root = root
-	return nil
+	if block.Len() == 0 {
+		return fmt.Errorf("%w: no entry for the root directory", ErrBadMeta)
+	}
+	e, err := block.Entry(0)
+	if err == nil {
+		f.dir, f.read = e, true
+	}
+	return err
 }
 
 // Root returns the root directory, which holds active, archive and snapshot.

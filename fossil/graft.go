@@ -18,7 +18,12 @@ import (
 // copied then. Blocks must not be larger than the file system's. uid is who
 // does.
 func (f *File) Graft(ctx context.Context, name string, score venti.Score, n int, uid string) (*File, error) {
-	c, err := f.graft(ctx, name, score, n, uid)
+	wait, cancel := context.WithTimeout(ctx, f.fs.cfg.Patience)
+	defer cancel()
+	c, err := f.graft(wait, name, score, n, uid)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		err = fmt.Errorf("%w: no answer in %v", buffer.ErrVenti, f.fs.cfg.Patience)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("graft %v: %w", score, translate(err))
 	}

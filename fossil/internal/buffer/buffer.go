@@ -344,17 +344,27 @@ func (b *Buffer) emptyBlock(t format.Type) []byte { return b.empty[min(t.Level()
 // it. The label of a local one must say that it has that type and tag, or the
 // error wraps ErrMismatch: p is wrong, or old. Errors of Venti wrap ErrVenti.
 func (b *Buffer) Get(ctx context.Context, p format.Pointer, t format.Type, tag uint32) ([]byte, error) {
+	return b.get(ctx, p, t, tag, b.cache.get)
+}
+
+// GetOnce is Get for one who will not need the block again: it takes no room
+// in memory from others.
+func (b *Buffer) GetOnce(ctx context.Context, p format.Pointer, t format.Type, tag uint32) ([]byte, error) {
+	return b.get(ctx, p, t, tag, b.cache.once)
+}
+
+func (b *Buffer) get(ctx context.Context, p format.Pointer, t format.Type, tag uint32, get func(context.Context, key) ([]byte, error)) ([]byte, error) {
 	if p == format.Hole {
 		return b.emptyBlock(t), nil
 	}
 	addr, ok := p.Addr()
 	if !ok {
-		return b.cache.get(ctx, scoreKey(p.Score(), t))
+		return get(ctx, scoreKey(p.Score(), t))
 	}
 	if addr >= b.h.Blocks() {
 		return nil, fmt.Errorf("%w %#x", ErrAddress, addr)
 	}
-	data, err := b.cache.get(ctx, localKey(b.h.Data+addr))
+	data, err := get(ctx, localKey(b.h.Data+addr))
 	if err != nil {
 		return nil, err
 	}

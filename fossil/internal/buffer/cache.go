@@ -126,6 +126,34 @@ func (c *cache) get(ctx context.Context, k key) ([]byte, error) {
 	}
 }
 
+// once returns a block for one who will not need it again: if it is not there,
+// it is not kept.
+func (c *cache) once(ctx context.Context, k key) ([]byte, error) {
+	c.mu.Lock()
+	there := c.blocks[k] != nil
+	if !there {
+		c.misses++
+	}
+	c.mu.Unlock()
+	if there {
+		return c.get(ctx, k)
+	}
+	return c.load(ctx, k)
+}
+
+// alias has a block that is there under another key, too.
+func (c *cache) alias(from, to key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.blocks[from]
+	if e == nil || e.data == nil || c.blocks[to] != nil {
+		return
+	}
+	e = &cached{key: to, done: closed, data: e.data}
+	c.blocks[to] = e
+	c.addLocked(e)
+}
+
 // finish ends the load of e. A block that was put meanwhile stays.
 func (c *cache) finish(e *cached, data []byte, err error) {
 	c.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"strata/fossil/internal/format"
+	"strata/venti"
 )
 
 // A kind says how a changed block gets to the disk.
@@ -308,16 +309,18 @@ func (tx *Tx) Drop(p format.Pointer, t format.Type, tag uint32) error {
 	return tx.close(addr, l, tx.super.EpochHigh)
 }
 
-// Archived notes that Venti has a block, all of it if whole is true, and that
-// its score stands where its address did in a block of an epoch. If that was
-// alone in pointing to it, it is closed.
-func (tx *Tx) Archived(addr uint32, whole, alone bool, epoch uint32) error {
+// Archived notes that Venti has the block of type t at addr, all of it if whole
+// is true, and that its score stands where its address did in a block of an
+// epoch. If that was alone in pointing to it, it is closed. Who had it in memory
+// by its address has it by its score.
+func (tx *Tx) Archived(addr uint32, t format.Type, score venti.Score, whole, alone bool, epoch uint32) error {
 	l, err := tx.Label(addr)
 	if err != nil {
 		return err
 	}
 	if whole {
 		l.State |= format.Venti
+		tx.OnPublish(func() { tx.b.cache.alias(localKey(tx.b.h.Data+addr), scoreKey(score, t)) })
 	}
 	if alone {
 		return tx.close(addr, l, epoch)
