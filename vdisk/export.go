@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"strata/vdisk/qcow2"
 )
 
 // Export writes the disk to f, a regular file or a block device, in whose
@@ -20,6 +22,26 @@ import (
 // Export does not sync f. After an error f holds a part of the disk.
 func Export(ctx context.Context, im *Image, f *os.File, progress func(done int64)) error {
 	if err := export(ctx, im, f, progress); err != nil {
+		return fmt.Errorf("export image %v: %w", im.score, err)
+	}
+	return nil
+}
+
+// ExportQcow2 is Export into a qcow2 image, in f, a regular file, in whose
+// place nothing of what it held remains. Clusters of zeros are left out. After
+// an error f is no image.
+func ExportQcow2(ctx context.Context, im *Image, f *os.File, progress func(done int64)) error {
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file", f.Name())
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		err = qcow2.Write(ctx, f, im, progress)
+	}
+	if err != nil {
 		return fmt.Errorf("export image %v: %w", im.score, err)
 	}
 	return nil

@@ -109,3 +109,51 @@ func TestFormatsRefused(t *testing.T) {
 		t.Errorf("without qemu-img: got %v", err)
 	}
 }
+
+// TestExportQcow2 exports a disk as an image, which has the disk's score.
+func TestExportQcow2(t *testing.T) {
+	need(t, "qemu-img")
+	disk := gptDisk(t, extImage(t, 24*mib, tree(t, 1, 3*mib), "-t", "ext4"))
+	st := ventitest.NewMemory()
+	res := importFile(t, st, disk, ImportOptions{})
+	im, err := Open(t.Context(), st, res.Score)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "a.qcow2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(bytes.Repeat([]byte("what was there before"), 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := ExportQcow2(t.Context(), im, f, nil); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "", "qemu-img", "check", "-q", "-f", "qcow2", f.Name())
+	run(t, "", "qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", f.Name(), exportFile(t, st, res.Score))
+	fi, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, most := fi.Size(), res.Total.New+res.Total.Shared+8*mib; got > most {
+		t.Errorf("the image has %d bytes, at most %d", got, most)
+	}
+	src, err := OpenFile(t.Context(), f.Name(), FileOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if again, err := Import(t.Context(), st, src, ImportOptions{}); err != nil || again.Score != res.Score {
+		t.Errorf("got %+v, %v, want %v", again, err, res.Score)
+	}
+	dev, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	if err := ExportQcow2(t.Context(), im, dev, nil); err == nil {
+		t.Error("exported into a device")
+	}
+}

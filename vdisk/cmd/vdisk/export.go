@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -14,22 +15,24 @@ import (
 	"strata/venti"
 )
 
-const exportDoc = `Write the disk that SCORE names to FILE. Blocks of zeros become holes.
+const exportDoc = `Write the disk that SCORE names to FILE: as a qcow2 image if FILE is named so,
+or --format says so, and else raw. Blocks of zeros become holes.
 What is in FILE already is only overwritten with --force; a block device
 needs it too, and gets zeros where the disk has them. With - for FILE the disk
 is written to the standard output, every byte of it.`
 
 type exporter struct {
-	host  string
-	force bool
+	host, format string
+	force        bool
 }
 
 func exportCommand() *command.Command {
 	var c exporter
 	return &command.Command{
-		Name: "vdisk export", Usage: "[-h address] [-f] SCORE FILE|-", Doc: exportDoc,
+		Name: "vdisk export", Usage: "[-h address] [-f] [--format format] SCORE FILE|-", Doc: exportDoc,
 		Flags: func(fs *pflag.FlagSet) {
 			hostFlag(fs, &c.host)
+			fs.StringVar(&c.format, "format", "", "`format` of FILE: raw or qcow2 (default: by the ending of its name)")
 			fs.BoolVarP(&c.force, "force", "f", false, "overwrite what is in FILE")
 		},
 		Run: c.run,
@@ -39,6 +42,16 @@ func exportCommand() *command.Command {
 func (c *exporter) run(ctx context.Context, io command.IO) error {
 	if len(io.Args) != 2 {
 		return command.ErrUsage
+	}
+	switch {
+	case c.format == "" && strings.HasSuffix(io.Args[1], ".qcow2"):
+		c.format = "qcow2"
+	case c.format == "":
+		c.format = "raw"
+	case c.format != "raw" && c.format != "qcow2":
+		return command.Usagef("--format is raw or qcow2")
+	case c.format == "qcow2" && io.Args[1] == "-":
+		return command.Usagef("a qcow2 image is not written from front to back: it needs a FILE")
 	}
 	return withArchive(ctx, c.host, func(st *venti.Client) error {
 		im, err := openImage(ctx, st, io.Args[0])
@@ -68,6 +81,9 @@ func (c *exporter) export(ctx context.Context, im *vdisk.Image, io command.IO) (
 	}()
 	tell, stop := command.StartBar(io.Stderr, "writing", im.Size())
 	defer stop()
+	if c.format == "qcow2" {
+		return vdisk.ExportQcow2(ctx, im, f, tell)
+	}
 	return vdisk.Export(ctx, im, f, tell)
 }
 

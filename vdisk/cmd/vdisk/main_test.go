@@ -124,6 +124,20 @@ func TestCommands(t *testing.T) {
 		t.Errorf("export over a folder: got %d, %s", status, msg)
 	}
 
+	image := filepath.Join(t.TempDir(), "back.qcow2")
+	mustRun(t, "", "export", "-h", host, score, image)
+	for _, args := range [][]string{{image}, {"--base", score, "--changed", "-", image}, {"--format", "qcow2", "--no-paging", image}} {
+		if out, _ := mustRun(t, "", append([]string{"import", "-h", host}, args...)...); out != score+"\n" {
+			t.Errorf("import %s: got %q, want %q", args, out, score)
+		}
+	}
+	if out, _ := mustRun(t, "", "info", image); !strings.HasPrefix(out, "size 300001\ntable none\n") {
+		t.Errorf("info of an image: got %s", out)
+	}
+	if out, _ := mustRun(t, "", "verify", "-h", host, "--against", image, score); strings.Count(out, "good ") != 2 {
+		t.Errorf("verify against an image: got %s", out)
+	}
+
 	for _, arg := range []string{score, file} {
 		if out, _ := mustRun(t, "", "info", "-h", host, arg); !strings.HasPrefix(out, "score "+score+"\nsize 300001\ntable none\nregion") {
 			t.Errorf("info %s: got %s", arg, out)
@@ -184,6 +198,14 @@ func TestCommandFailures(t *testing.T) {
 		{[]string{"import", "-h", host, "-b", "12", disk}, 2, "--base"},
 		{[]string{"import", "-h", host, "-p", absent, disk}, 1, "previous image"},
 		{[]string{"import", "-h", host + "x", disk}, 1, "vdisk import:"},
+		{[]string{"import", "-h", host, "--changed", disk, disk}, 2, "--changed goes with --base"},
+		{[]string{"import", "-h", host, "--changed", "-", "-b", absent, "-"}, 2, "either the disk or the list"},
+		{[]string{"import", "-h", host, "--changed", disk + "x", "-b", absent, disk}, 1, "no such file"},
+		{[]string{"import", "-h", host, "--changed", disk, "-b", absent, disk}, 1, "line 1"},
+		{[]string{"import", "-h", host, "--format", "qcow2", disk}, 1, "not a qcow2 image"},
+		{[]string{"import", "-h", host, "--format", "qcow2", "-"}, 2, "a stream is a raw disk"},
+		{[]string{"export", "-h", host, "--format", "vmdk", absent, disk}, 2, "raw or qcow2"},
+		{[]string{"export", "-h", host, "--format", "qcow2", absent, "-"}, 2, "needs a FILE"},
 		{[]string{"export", "-h", host, absent}, 2, "usage: vdisk export"},
 		{[]string{"export", "-h", host, absent, filepath.Join(t.TempDir(), "x")}, 1, "no block"},
 		{[]string{"export", "-h", host, "12", filepath.Join(t.TempDir(), "x")}, 1, "bad score"},
