@@ -84,7 +84,7 @@ func check(t testing.TB, im *qcow2.Image, want []byte) {
 		}
 	}
 	rng := rand.New(rand.NewPCG(3, 4))
-	for range 100 {
+	for range 30 {
 		off := rng.IntN(len(want))
 		p := make([]byte, rng.IntN(200000))
 		n, err := im.ReadAt(p, int64(off))
@@ -104,8 +104,8 @@ func check(t testing.TB, im *qcow2.Image, want []byte) {
 		} else if start < off || end <= start || end > int64(len(want)) {
 			t.Fatalf("data after %d: got %d to %d", off, start, end)
 		}
-		if i := bytes.IndexFunc(want[off:start], func(r rune) bool { return r != 0 }); i >= 0 {
-			t.Fatalf("hole at %d to %d has a byte at %d", off, start, off+int64(i))
+		if !bytes.Equal(want[off:start], make([]byte, start-off)) {
+			t.Fatalf("hole at %d to %d is none", off, start)
 		}
 		if end == 0 {
 			break
@@ -133,9 +133,7 @@ func scribble(t testing.TB, name string, data []byte, seed uint64, zeros bool) {
 		default:
 			args = append(args, "-c", fmt.Sprintf("write -q -P %d %d %d", c, off, n))
 		}
-		for i := off; i < off+n; i++ {
-			data[i] = c
-		}
+		copy(data[off:], bytes.Repeat([]byte{c}, n))
 	}
 	run(t, "qemu-io", append(args, name)...)
 }

@@ -82,7 +82,7 @@ func check(t *testing.T, im *Image, want []byte) {
 		} else if err != nil || start < off || end <= start || end > int64(len(want)) {
 			t.Fatalf("data after %d: got %d to %d, %v", off, start, end, err)
 		}
-		if len(bytes.Trim(want[off:start], "\x00")) > 0 {
+		if !bytes.Equal(want[off:start], make([]byte, start-off)) {
 			t.Fatalf("hole at %d to %d is none", off, start)
 		}
 		if end == 0 {
@@ -122,10 +122,10 @@ func TestPeer(t *testing.T) {
 		t.Skip("no qemu-img (package qemu-utils) to make images with")
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	data := make([]byte, 70<<20+512)
+	data := make([]byte, 34<<20+512) // more than one table
 	for range 20 {
 		off := rng.IntN(len(data) - 1<<20)
-		for i := range rng.IntN(1 << 20) {
+		for i := range rng.IntN(1 << 17) {
 			data[off+i] = byte(rng.Uint32() & rng.Uint32())
 		}
 	}
@@ -143,14 +143,11 @@ func TestPeer(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(t, im, data)
-		if err := os.Truncate(name, 1<<20); err != nil {
+		if err := os.Truncate(name, 1<<18); err != nil {
 			t.Fatal(err)
 		}
 		if err := im.Unchanged(); err == nil {
 			t.Error("a file that was cut off is unchanged")
-		}
-		if n, err := im.ReadAt(make([]byte, len(data)), 0); err == nil || err == io.EOF {
-			t.Errorf("of a file that was cut off: got %d bytes, %v", n, err)
 		}
 		im.Close()
 		if im, err := Open(name); err == nil {
