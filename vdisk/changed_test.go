@@ -272,3 +272,30 @@ func TestDirtyBitmap(t *testing.T) {
 		t.Errorf("got %v, want %v, of %v", got.Score, want.Score, changed)
 	}
 }
+
+// FuzzReadRanges reads a list that may be anything, and makes a source of it:
+// its ranges rise, do not touch, and stay on the disk.
+func FuzzReadRanges(f *testing.F) {
+	f.Add([]byte("4096 512 # more\n0x2000 1\n"))
+	f.Add([]byte(`[{"offset": 0, "length": 65536, "type": 1}, {"start": 9, "length": -5, "dirty": true}]`))
+	f.Add([]byte(`<superblock data_block_size="1"><different begin="3" length="2"/><left_only begin="0" length="9"/></superblock>`))
+	f.Add([]byte("9223372036854775807 9223372036854775807\n0 9223372036854775807\n"))
+	d := &Disk{size: 1 << 20}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := ReadRanges(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		s, err := newChangedSource(context.Background(), d, nil, list)
+		if err != nil {
+			return
+		}
+		end := int64(-1)
+		for _, r := range s.ranges {
+			if r.Off <= end || r.Len <= 0 || r.End() > d.size {
+				t.Fatalf("ranges %v", s.ranges)
+			}
+			end = r.End()
+		}
+	})
+}
