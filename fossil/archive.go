@@ -15,6 +15,7 @@ import (
 	"strata/fossil/internal/buffer"
 	"strata/fossil/internal/format"
 	"strata/venti"
+	"strata/venti/hashtree"
 )
 
 // ErrNoVenti is why a file system that has no Venti cannot archive.
@@ -52,6 +53,7 @@ const (
 // all come to an end.
 type archiver struct {
 	fs      *FS
+	put     *hashtree.Putter
 	low     uint32        // the super block's epochLow when it began
 	workers chan struct{} // has room for all but the first
 	publish chan struct{} // has room for the one who publishes
@@ -143,7 +145,7 @@ func (fs *FS) archive(ctx context.Context) error {
 	wctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	a := &archiver{
-		fs: fs, low: super.EpochLow, blocks: map[uint32]*sent{}, fail: fail,
+		fs: fs, put: hashtree.NewPutter(fs.venti), low: super.EpochLow, blocks: map[uint32]*sent{}, fail: fail,
 		workers: make(chan struct{}, archiveWorkers-1), publish: make(chan struct{}, 1),
 	}
 	top, _, err := a.block(wctx, super.Current, format.Dir, format.RootTag, slots{entries: 3})
@@ -236,15 +238,12 @@ func (fs *FS) readable(ctx context.Context, score, top venti.Score) error {
 	return nil
 }
 
-// send gives Venti a block.
+// send gives Venti a block, unless it has it.
 func (a *archiver) send(ctx context.Context, data []byte, t format.Type) (venti.Score, error) {
 	data = format.Truncate(data, t)
-	s, err := a.fs.venti.WriteBlock(ctx, venti.Type(t), data)
-	if err == nil && s != venti.ScoreOf(data) {
-		err = fmt.Errorf("%w: another score", venti.ErrCorrupt)
-	}
-	if err != nil {
-		return s, fmt.Errorf("%w: write block: %w", buffer.ErrVenti, err)
+	s := venti.ScoreOf(data)
+	if _, err := a.put.Put(ctx, s, venti.Type(t), data); err != nil {
+		return s, fmt.Errorf("%w: %w", buffer.ErrVenti, err)
 	}
 	if p, ok := a.fs.progress.sent(a.fs.cfg.Now(), len(data)); ok {
 		a.fs.log.Info("archiving", "blocks", p.Blocks, "bytes", p.Bytes, "of at most", p.Local, "blocks since", p.Began)

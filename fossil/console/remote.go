@@ -23,8 +23,9 @@ type remote struct {
 }
 
 var (
-	_ venti.Store  = (*remote)(nil)
-	_ venti.Prober = (*remote)(nil)
+	_ venti.Store        = (*remote)(nil)
+	_ venti.Prober       = (*remote)(nil)
+	_ venti.ScoredWriter = (*remote)(nil)
 )
 
 // newRemote returns one that connects when it is first asked for something.
@@ -65,6 +66,19 @@ func (r *remote) ReadBlock(ctx context.Context, s venti.Score, t venti.Type, buf
 // WriteBlock implements venti.BlockWriter.
 func (r *remote) WriteBlock(ctx context.Context, t venti.Type, data []byte) (venti.Score, error) {
 	return r.store().WriteBlock(ctx, t, data)
+}
+
+// WriteScored implements venti.ScoredWriter.
+func (r *remote) WriteScored(ctx context.Context, s venti.Score, t venti.Type, data []byte) error {
+	st := r.store()
+	if w, ok := st.(venti.ScoredWriter); ok {
+		return w.WriteScored(ctx, s, t, data)
+	}
+	got, err := st.WriteBlock(ctx, t, data)
+	if err == nil && got != s {
+		err = venti.ErrCorrupt
+	}
+	return err
 }
 
 // Sync implements venti.Syncer.
