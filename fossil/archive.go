@@ -139,8 +139,8 @@ func (fs *FS) archive(ctx context.Context) error {
 		return err
 	}
 	names, err := fs.waiting(ctx, root.Epoch)
-	if err != nil {
-		return err
+	if err != nil { // it is for the log only
+		fs.log.Warn("archive: list what waits", "error", err)
 	}
 	wctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)

@@ -20,6 +20,10 @@
 // they ask for, not masked with the directory's, and one that they have open goes on when its
 // name is removed; to Plan 9's it "has been removed".
 //
+// The table of users is that of the file UsersFile (see LoadUsers), each file
+// system's its own. A directory that is all on Venti has its score as the extended
+// attribute user.vac.score.
+//
 // Qids are those of the file system, but in a snapshot: the same file is in
 // many of them, and clients that keep what they have read by its qid must not
 // take one for the other. There the path is mixed from the snapshot's and the
