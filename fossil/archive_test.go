@@ -232,15 +232,7 @@ func TestArchiveGivesBlocksBack(t *testing.T) {
 // TestArchiveFault has each operation of Venti fail once: the archive is made
 // all the same when it is tried again, and nothing is lost meanwhile.
 func TestArchiveFault(t *testing.T) {
-	errFault := errors.New("fault")
-	hit := true
-	step := int64(1)
-	if trials(1) == 1 {
-		step = 23
-	}
-	n := int64(0)
-	for ; hit; n += step {
-		hit = false
+	eachFault(t, func(n int64) (hit bool) {
 		var mu sync.Mutex // guards armed, count and hit
 		armed, count := false, int64(0)
 		arm := func(on bool) {
@@ -290,10 +282,8 @@ func TestArchiveFault(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("operation %d", n)
 		}
-	}
-	if n == step {
-		t.Error("nothing ever failed")
-	}
+		return hit
+	})
 }
 
 // TestArchiveCrash cuts the power while an archive is made, and has it made

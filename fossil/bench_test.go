@@ -193,3 +193,56 @@ func BenchmarkArchiveSmall(b *testing.B) {
 	}
 	b.ReportMetric(float64(blocks)/b.Elapsed().Seconds(), "blocks/s")
 }
+
+// BenchmarkCheck checks a file system of large and small files, with a snapshot
+// of most of it, that fills half of a partition. It tells the time for each block
+// of the partition, in use or not.
+func BenchmarkCheck(b *testing.B) {
+	fs := benchFS(b, 512<<20, Config{Memory: 64 << 20, NoAtime: true})
+	ctx := b.Context()
+	active, err := fs.Walk(ctx, "/active")
+	if err != nil {
+		b.Fatal(err)
+	}
+	data := make([]byte, 1<<20)
+	for i := range data {
+		data[i] = byte(i/8192 + i + 1)
+	}
+	write := func(dir *File, name string, n int) {
+		f, err := dir.Create(ctx, name, 0o644, "glenda")
+		if err == nil {
+			_, err = f.WriteAt(ctx, data[:n], 0, "glenda")
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range 220 {
+		if i == 200 {
+			if _, err := fs.Snapshot(ctx, SnapConfig{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		dir, err := active.Create(ctx, fmt.Sprint("dir", i), meta.ModeDir|0o755, "glenda")
+		if err != nil {
+			b.Fatal(err)
+		}
+		write(dir, "large", len(data))
+		for k := range 20 {
+			write(dir, fmt.Sprint("small", k), 100)
+		}
+	}
+	if err := fs.Sync(ctx); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	blocks := 0
+	for b.Loop() {
+		r, err := fs.Check(ctx, CheckConfig{Snapshots: true})
+		if err != nil || len(r.Findings) > 0 {
+			b.Fatal(len(r.Findings), err)
+		}
+		blocks += int(r.Blocks)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(blocks), "ns/block")
+}

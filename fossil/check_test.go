@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"strata/internal/disk"
 )
@@ -80,4 +82,56 @@ func checkCrashed(t *testing.T, r CheckResult, summary string) {
 	if !slices.Equal(clri, want.Clri) || fmt.Sprint(commands) != fmt.Sprint(want.Commands) || summary != want.Summary {
 		t.Errorf("found %v, %v, %s\nwant %v, %v, %s", clri, commands, summary, want.Clri, want.Commands, want.Summary)
 	}
+}
+
+// TestCheckLarge checks a partition of 3 GiB, at which the original's check
+// crashes: in memory that does not grow with what is on it.
+func TestCheckLarge(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "part")
+	if err := disk.Create(name, 3<<30); err != nil {
+		t.Fatal(err)
+	}
+	d, err := disk.Open(name, disk.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := Format(t.Context(), d, FormatConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	fs := mustOpen(t, d, Config{NoAtime: true})
+	// Blocks all over the partition, most of them in two files with many pointers.
+	for i := range 2 {
+		f, err := walk(t, fs, "/active").Create(t.Context(), fmt.Sprint("file", i), 0o644, "ken")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k := range int64(400) {
+			if _, err := f.WriteAt(t.Context(), []byte("something"), k*410*8192, "ken"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := fs.Snapshot(t.Context(), SnapConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, fs)
+	fs = mustOpen(t, d, Config{ReadOnly: true, Memory: 1 << 20})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	r, err := fs.Check(t.Context(), CheckConfig{Snapshots: true})
+	took := time.Since(start)
+	runtime.ReadMemStats(&after)
+	if err != nil || len(r.Findings) > 0 || r.Blocks < 390000 || r.Used < 1600 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// Labels are read one block at a time, and forgotten.
+	allocated := after.TotalAlloc - before.TotalAlloc
+	if most := uint64(40 << 20); allocated > most {
+		t.Errorf("%d bytes allocated in all, want at most %d", allocated, most)
+	}
+	t.Logf("%d blocks in %v, %d bytes allocated in all", r.Blocks, took, allocated)
+	mustClose(t, fs)
 }

@@ -193,20 +193,52 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+var errFault = errors.New("fault")
+
+// eachFault runs something again and again, of which operation n fails, until
+// it has no so many: of some operations only, unless this is a trial.
+func eachFault(t *testing.T, run func(n int64) (hit bool)) {
+	t.Helper()
+	step, n := int64(23), int64(0)
+	if trials(1) > 1 {
+		step = 1
+	}
+	for ; run(n) && !t.Failed(); n += step {
+	}
+	if n == 0 {
+		t.Error("nothing ever failed")
+	}
+}
+
+// eachDiskFault is eachFault for reads, writes and syncs of a machine, whose
+// n-th fails, counted from when arm is called.
+func eachDiskFault(t *testing.T, run func(t *testing.T, kind disk.OpKind, n int64, arm func(*disk.Machine))) {
+	for _, kind := range []disk.OpKind{disk.OpRead, disk.OpWrite, disk.OpSync} {
+		t.Run(kind.String(), func(t *testing.T) {
+			t.Parallel()
+			eachFault(t, func(n int64) (hit bool) {
+				run(t, kind, n, func(m *disk.Machine) {
+					base := m.Count(kind)
+					m.SetHook(func(op disk.Op) error {
+						if op.Kind == kind && op.N == base+n {
+							hit = true
+							return errFault
+						}
+						return nil
+					})
+				})
+				return hit
+			})
+		})
+	}
+}
+
 // TestFault has operations of the disk fail once.
 func TestFault(t *testing.T) {
-	errFault := errors.New("fault")
-	run := func(t *testing.T, kind disk.OpKind, n int64) (hit bool) {
+	eachDiskFault(t, func(t *testing.T, kind disk.OpKind, n int64, arm func(*disk.Machine)) {
 		m := disk.NewMachine()
 		d := newFS(t, m, 8<<20, 1024)
-		base := m.Count(kind)
-		m.SetHook(func(op disk.Op) error {
-			if op.Kind == kind && op.N == base+n {
-				hit = true
-				return errFault
-			}
-			return nil
-		})
+		arm(m)
 		w := &tale{states: []*node{newNode(true, 0, 0)}, snaps: map[string]*node{}}
 		fs, err := Open(d, Config{Memory: 100 << 10, Interval: time.Hour})
 		if err == nil {
@@ -226,21 +258,5 @@ func TestFault(t *testing.T) {
 		}
 		m.SetHook(nil)
 		w.verify(t, m.Snapshot().Restart(), point{nil, w.synced, len(w.states) - 1})
-		return hit
-	}
-	for _, kind := range []disk.OpKind{disk.OpRead, disk.OpWrite, disk.OpSync} {
-		t.Run(kind.String(), func(t *testing.T) {
-			t.Parallel()
-			step := int64(1)
-			if trials(1) == 1 {
-				step = 23
-			}
-			n := int64(0)
-			for ; run(t, kind, n) && !t.Failed(); n += step {
-			}
-			if n == 0 {
-				t.Error("nothing ever failed")
-			}
-		})
-	}
+	})
 }
