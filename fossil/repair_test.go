@@ -210,7 +210,8 @@ func listTree(dir *File, path string, all map[string]string) {
 			what = was + ", and again " + what
 		}
 		all[p] = what
-		if err == nil && f.IsDir() {
+		// Damage can make a directory one above itself; none of a scene is so deep.
+		if err == nil && f.IsDir() && strings.Count(p, "/") < 9 {
 			listTree(f, p, all)
 		}
 	}
