@@ -411,6 +411,10 @@ func TestTLSPeer(t *testing.T) {
 	if _, err := try(t, "nbdinfo", "--size", "nbd://127.0.0.1:"+port+"/disk"); err == nil {
 		t.Error("without TLS the export opens")
 	}
+	need(t, "qemu-img", "qemu-utils")
+	run(t, "qemu-img", "compare", "--object", "tls-creds-x509,id=tls,endpoint=client,dir="+certs, "--image-opts",
+		"driver=raw,file.driver=nbd,file.server.type=inet,file.server.host=127.0.0.1,file.server.port="+port+",file.export=disk,file.tls-creds=tls",
+		"driver=raw,file.driver=file,file.filename="+src)
 }
 
 // TestKernel mounts nothing, but reads and writes by the kernel's own client.
