@@ -55,6 +55,28 @@
 // What begins when a file system opens, and ends when it is halted or closed,
 // has its place in Fsys.open and Fsys.stop.
 //
+// # The file ctl
+//
+// The tree that clients see has a file ctl in its root directory, beside active,
+// archive and snapshot: a write of one line runs it, and what it has to say is
+// read back from the same fid, at offset 0. Adm may use it, and members of its
+// group, whatever permissions else count; it is there also while the file system
+// is halted. A command that fails is an error of the write, with the text that
+// the console prints and for Linux's clients the number that fits. What programs
+// read there, words with rc(1)'s quotes in lines that begin with a tab:
+//
+//	stat, graft    stat PATH NAME UID GID MODE LENGTH
+//	extents        OFFSET LENGTH, of each range that has data, in order
+//	snap           the path of the snapshot
+//	vac, last      vac:SCORE, without a tab
+//	epoch          low NUMBER hi NUMBER
+//	who            NUMBER ADDRESS DIALECT FIDS REQUESTS USER...
+//	listen, srv    listen [-FLAGS] ADDRESS, srv [-FLAGS] ADDRESS
+//	fsys           the name of each file system
+//
+// punch, sync, create and remove have nothing to say that matters. Vac of what
+// is not archived yet fails with EAGAIN.
+//
 // # Locks
 //
 // Fsys.room is held while a command runs on a file system; Host.mu and Fsys.mu
