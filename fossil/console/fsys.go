@@ -169,24 +169,31 @@ func blockSize(file disk.File) int {
 // that. The caller is alone.
 func (f *Fsys) stop(ctx context.Context) error { return f.fs.Halt(ctx) }
 
+// quiet has clients wait, and nothing else change the file system. The caller
+// is alone.
+func (f *Fsys) quiet(ctx context.Context) error {
+	if err := f.tree.Halt(ctx); err != nil {
+		return err
+	}
+	if err := f.stop(ctx); err != nil {
+		f.tree.Unhalt()
+		return err
+	}
+	f.setHalted(true)
+	return nil
+}
+
 // halt makes everything durable, and has clients wait. The caller is alone.
 func (f *Fsys) halt(ctx context.Context) error {
 	if f.halted {
 		return nil
 	}
-	if err := f.tree.Halt(ctx); err != nil {
+	if err := f.quiet(ctx); err != nil {
 		return err
 	}
-	err := f.stop(ctx)
-	if err == nil {
-		err = f.fs.Rest(ctx)
+	if err := f.fs.Rest(ctx); err != nil {
+		return errors.Join(err, f.unhalt())
 	}
-	if err != nil {
-		f.fs.Unhalt()
-		f.tree.Unhalt()
-		return err
-	}
-	f.setHalted(true)
 	return nil
 }
 
@@ -208,10 +215,13 @@ func (f *Fsys) setHalted(to bool) {
 }
 
 // closeOpen closes an open file system, whose clients get errors from then on.
-// The caller is alone.
+// One to which nothing can be written any more is closed, too. The caller is
+// alone.
 func (f *Fsys) closeOpen(ctx context.Context) error {
-	if err := f.halt(ctx); err != nil {
-		return err
+	if !f.halted {
+		if err := f.quiet(ctx); err != nil {
+			return err
+		}
 	}
 	f.tree.Close()
 	errs := []error{f.fs.Close(ctx)}

@@ -3,14 +3,18 @@ package console
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"strata/internal/netaddr"
 	"strata/internal/ninep"
+	"strata/venti"
+	"strata/venti/ventitest"
 )
 
 // newMain returns a host with an open file system main.
@@ -346,4 +350,42 @@ func TestCloseWhileHalted(t *testing.T) {
 	if err := s.Exec(t.Context(), &out, "stat /active/tmp/f"); err == nil {
 		t.Errorf("what was to be removed is there: %s", &out)
 	}
+}
+
+// A stubborn is a store whose writes wait until they are let go, whatever
+// becomes of their contexts.
+type stubborn struct {
+	*ventitest.Memory
+	asked, open chan struct{}
+}
+
+func (s *stubborn) WriteBlock(ctx context.Context, t venti.Type, data []byte) (venti.Score, error) {
+	select {
+	case s.asked <- struct{}{}:
+	default:
+	}
+	<-s.open
+	return s.Memory.WriteBlock(ctx, t, data)
+}
+
+// TestHaltInVain gives up a halt, and a close, that wait for an archiver: the
+// file system goes on as before.
+func TestHaltInVain(t *testing.T) {
+	store := &stubborn{ventitest.NewMemory(), make(chan struct{}, 1), make(chan struct{})}
+	_, s := newMain(t, Config{Venti: store})
+	exec(t, s, "create /active/f glenda adm 666")
+	exec(t, s, "snap -a")
+	<-store.asked
+	for _, line := range []string{"halt", "close"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		if err := s.Exec(ctx, io.Discard, line); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", line, err)
+		}
+		cancel()
+		exec(t, s, "stat /active/f")
+	}
+	close(store.open)
+	exec(t, s, "halt")
+	exec(t, s, "unhalt")
+	exec(t, s, "stat /active/f")
 }

@@ -75,9 +75,11 @@ func TestClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
+	service := h.serviceList(func(*service) bool { return true })[0]
 	if err := h.endService(addr); err != nil {
 		t.Error(err)
 	}
+	<-service.done
 	if err := other.Exec(t.Context(), io.Discard, "echo late"); err == nil {
 		t.Error("a service that has ended answers")
 	}
