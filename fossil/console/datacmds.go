@@ -23,8 +23,8 @@ func dataCommands() []Command {
 		Run: runExtents,
 	}, {
 		Name: "graft", Args: "[-u uid] path score[/n]", Scope: Open,
-		Help: "Make what a root on Venti names a part of the active tree: of a vac archive the directory at its\n" +
-			"top, of any other root its n-th stream, counted from 0, as a file. Nothing is copied.\n" +
+		Help: "Make what a root on Venti names a part of the active tree. Nothing is copied.\n" +
+			"Of a vac archive that is the directory at its top, of any other root its n-th stream, counted from 0, as a file.\n" +
 			"It belongs to adm, or uid. What stat prints of it is printed.",
 		Run: runGraft,
 	}, {
