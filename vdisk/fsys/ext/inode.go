@@ -86,7 +86,7 @@ func (v *volume) readInode(number uint32) ([]byte, uint32, error) {
 	}
 	g, index := uint64(number-1)/v.groupInodes, uint64(number-1)%v.groupInodes
 	block := make([]byte, v.blockSize)
-	if err := v.readBlock(v.descBlock(g/v.descsPerBlock()), block); err != nil {
+	if err := v.readMeta(v.descBlock(g/v.descsPerBlock()), block); err != nil {
 		return nil, 0, err
 	}
 	b := block[g%v.descsPerBlock()*v.descSize:][:v.descSize]
@@ -95,7 +95,7 @@ func (v *volume) readInode(number uint32) ([]byte, uint32, error) {
 		return nil, 0, err
 	}
 	perBlock := v.blockSize / v.inodeSize
-	if err := v.readBlock(d.inodeTable+index/perBlock, block); err != nil {
+	if err := v.readMeta(d.inodeTable+index/perBlock, block); err != nil {
 		return nil, 0, err
 	}
 	inode := block[index%perBlock*v.inodeSize:][:v.inodeSize]

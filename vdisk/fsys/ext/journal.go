@@ -337,6 +337,12 @@ func (j *journal) checkSum(b []byte, off int) bool {
 	return crc32c(j.seed, b) == want
 }
 
+// has tells whether the log has a copy of a block.
+func (j *journal) has(block uint64) bool {
+	_, ok := slices.BinarySearchFunc(j.copies, block, func(c logged, block uint64) int { return cmp.Compare(c.block, block) })
+	return ok
+}
+
 // find returns the copies of a block in the order of the log, and the index
 // of the last that would be replayed, -1 if none.
 func (j *journal) find(block uint64) (copies []logged, last int, err error) {
