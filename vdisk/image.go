@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"sync"
 
+	"strata/vdisk/fsys"
 	"strata/venti"
 	"strata/venti/hashtree"
 )
@@ -30,6 +32,9 @@ type Image struct {
 	layout  *Layout
 	entries []venti.Entry      // of the regions
 	readers []*hashtree.Reader // of the regions
+
+	mu    sync.Mutex        // guards files; held while the archive is read
+	files map[int]fsys.File // what Files has opened, by region
 }
 
 // OpenText opens the image that text names: "vdisk:" and 40 hex digits, the

@@ -32,6 +32,7 @@ type TreeConfig struct {
 //	                    info           its layout, as text
 //	                    parts/<n>/data partition n; of a disk without a table, 0 is all of it
 //	                              type the type of the file system in it
+//	                              fs/  its files, of ext2, ext3, ext4 and FAT
 //	                              info what else is known of it
 //	/files/...                         a directory of the host
 //
@@ -174,11 +175,15 @@ func (t *Tree) imageDir(name, id string, im *Image) ninep.Node {
 	parts := make(map[string]ninep.Node)
 	for n, i := range im.layout.Parts() {
 		r := &im.layout.Regions[i]
-		parts[n] = ninep.NewDir(dirStat(n, id, n), map[string]ninep.Node{
+		nodes := map[string]ninep.Node{
 			"data": t.dataFile(fileStat("data", id, n, "data"), im.partContents(i)),
 			"type": textFile(fileStat("type", id, n, "type"), func(w io.Writer) { fmt.Fprintln(w, r.Type()) }),
 			"info": textFile(fileStat("info", id, n, "info"), r.WriteInfo),
-		})
+		}
+		if im.hasFiles(i) {
+			nodes["fs"] = t.filesDir(im, n, id+"/"+n+"/fs")
+		}
+		parts[n] = ninep.NewDir(dirStat(n, id, n), nodes)
 	}
 	return ninep.NewDir(dirStat(name, id), map[string]ninep.Node{
 		"disk":  t.dataFile(fileStat("disk", id, "disk"), im),

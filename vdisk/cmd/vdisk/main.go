@@ -30,6 +30,7 @@ names, or else $venti, or else ` + venti.DefaultAddr + `.`,
 			{Name: "export", Short: "write a stored disk to a file or device", New: exportCommand},
 			{Name: "info", Short: "show the regions of a stored disk or of a file", New: infoCommand},
 			{Name: "verify", Short: "read and check every block of a stored disk", New: verifyCommand},
+			{Name: "fs", Short: "list, read and copy the files in a stored disk", New: fsCommand},
 			{Name: "serve", Short: "serve stored disks over 9P and NBD", New: serveCommand},
 		},
 	}
