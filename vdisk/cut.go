@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"strata/vdisk/fsys"
+	"strata/vdisk/fsys/btrfs"
 	"strata/vdisk/fsys/exfat"
 	"strata/vdisk/fsys/ext"
 	"strata/vdisk/fsys/fat"
@@ -35,7 +36,7 @@ const (
 const exactReason = "every byte was asked for"
 
 // probers know what is free in their file systems.
-var probers = [...]fsys.Prober{ext.Probe, exfat.Probe, fat.Probe, ntfs.Probe, swap.Probe, xfs.Probe}
+var probers = [...]fsys.Prober{btrfs.Probe, ext.Probe, exfat.Probe, fat.Probe, ntfs.Probe, swap.Probe, xfs.Probe}
 
 // A keep says how much of a disk is to be stored.
 type keep struct {

@@ -231,6 +231,7 @@ func makers() []maker {
 		exfatMaker("exFAT of 32 KiB", 60*mib, 32<<10),
 		xfsMaker("XFS of 1 KiB", 1024),
 		xfsMaker("XFS of 4 KiB", 4096),
+		btrfsMaker(),
 		lvmMaker(),
 		fatMaker("FAT32 of 4 KiB", 300*mib, 4096, 0x41, "-F", "32", "-s", "8"),
 	}
@@ -419,6 +420,39 @@ func xfsMaker(name string, block int) maker {
 			}, "mount", "-o", mount)
 		},
 		whole: "its log has to be replayed",
+	}
+}
+
+func btrfsMaker() maker {
+	mount := []string{"mount", "-o", "loop"}
+	return maker{
+		name: "btrfs", size: 256 * mib, region: "disk.btrfs", dsize: 4096,
+		make: func(t *testing.T, img, tree string) {
+			run(t, "", "mkfs.btrfs", "-q", img)
+			mounted(t, img, func(dir string) { fillMounted(t, dir, tree) }, mount...)
+		},
+		check: func(t *testing.T, img string) { run(t, "", "btrfs", "check", "--check-data-csum", img) },
+		files: func(t *testing.T, img string) map[string]string {
+			return mountedFiles(t, img, "mount", "-o", "loop,ro")
+		},
+		add: func(t *testing.T, img, file string) {
+			mounted(t, img, func(dir string) { run(t, "", "cp", file, dir) }, mount...)
+		},
+		// What was committed last is good, whatever comes after it.
+		unclean: func(t *testing.T, img string) {
+			var cut string
+			mounted(t, img, func(dir string) {
+				run(t, "", "cp", "-r", filepath.Join(dir, "d2"), filepath.Join(dir, "copy"))
+				run(t, "", "rm", "-r", filepath.Join(dir, "copy", "a file with number 12"))
+				run(t, "", "sync", "-f", dir)
+				run(t, "", "cp", "-r", filepath.Join(dir, "d3"), filepath.Join(dir, "more"))
+				cut = copyOf(t, img)
+			}, mount...)
+			if err := os.Rename(cut, img); err != nil {
+				t.Fatal(err)
+			}
+		},
+		repair: func(t *testing.T, img string) { mounted(t, img, func(string) {}, mount...) },
 	}
 }
 
