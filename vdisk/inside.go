@@ -31,18 +31,31 @@ func opener(kind string) func(r io.ReaderAt, size int64) (fsys.File, error) {
 	return nil
 }
 
-// hasFiles tells whether Files can read the partition that region i begins.
+// hasFiles tells whether Files can read the partition or volume that region i
+// begins.
 func (im *Image) hasFiles(i int) bool {
 	f := im.layout.Regions[i].FileSystem
-	return f != nil && opener(f.Type) != nil && im.layout.partEnd(i) == i+1
+	return f != nil && opener(f.Type) != nil
+}
+
+// find returns what is in a partition or logical volume, and its first region.
+func (im *Image) find(part string) (data contents, region int, ok bool) {
+	if i := im.part(part); i >= 0 {
+		return im.partContents(i), i, true
+	}
+	if list := im.layout.volumes()[part]; list != nil {
+		return &joined{im, list}, list[0], true
+	}
+	return nil, 0, false
 }
 
 // Files returns the root directory of the file system in a partition, which is
-// called as in a Tree: its number, or 0 for a disk without a table. The error
-// is ErrNoFiles, or says why it cannot be read.
+// called as in a Tree: its number, or 0 for a disk without a table, or such and
+// a dot and the name of a logical volume. The error is ErrNoFiles, or says why
+// it cannot be read.
 func (im *Image) Files(part string) (fsys.File, error) {
-	i := im.part(part)
-	if i < 0 || !im.hasFiles(i) {
+	data, i, ok := im.find(part)
+	if !ok || !im.hasFiles(i) {
 		return nil, fmt.Errorf("partition %s: %w", part, ErrNoFiles)
 	}
 	im.mu.Lock()
@@ -53,7 +66,7 @@ func (im *Image) Files(part string) (fsys.File, error) {
 	r := &im.layout.Regions[i]
 	// A lock is held while the archive is read: only others who want the same
 	// thing, or to look into another partition, wait.
-	f, err := opener(r.FileSystem.Type)(patientReader{im.readers[i]}, r.Length)
+	f, err := opener(r.FileSystem.Type)(patientReader{data}, data.Size())
 	if err != nil {
 		return nil, fmt.Errorf("partition %s: %w", part, err)
 	}

@@ -173,3 +173,54 @@ func splitPath(p string) []string {
 	dir, name := filepath.Split(p)
 	return append(splitPath(filepath.Clean(dir)), name)
 }
+
+// TestFilesVolume looks into a logical volume in two runs.
+func TestFilesVolume(t *testing.T) {
+	m := lvmMaker()
+	img := sparse(t, m.size)
+	tr := fsystest.Tree(t, 20, 100000)
+	m.make(t, img, tr)
+	if err := os.RemoveAll(filepath.Join(tr, "d1")); err != nil {
+		t.Fatal(err)
+	}
+	st := ventitest.NewMemory()
+	disk := partitioned(t, "dos", m.size+2*mib, place{img, 2048, "8e"})
+	im, err := Open(t.Context(), st, importFile(t, st, disk, ImportOptions{}).Score)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := im.Files("1.root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := f.Lookup("d1"); err != nil || !d.Info().Mode.IsDir() {
+		t.Errorf("d1: %v", err)
+	}
+	fsystest.SameFiles(t, f, tr, true, "lost+found", "d1")
+	for _, part := range []string{"1", "1.gone", "1.none", "2.root"} {
+		if _, err := im.Files(part); !errors.Is(err, ErrNoFiles) {
+			t.Errorf("partition %s: got %v", part, err)
+		}
+	}
+	if _, err := im.Files("1.boot"); err != nil {
+		t.Errorf("boot: %v", err)
+	}
+	tree, err := NewTree(st, TreeConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	image := imageFS{tree, "vdisk:" + im.Score().String()}
+	ninetest.TestTree(t, image, ninetest.TreeConfig{User: "glenda"})
+	top := ninetest.Dial(t, image, ninep.Linux, "glenda", "")
+	for name, want := range map[string]int64{"1": m.size, "1.root": 28 * mib, "1.boot": 8 * mib} {
+		data, err := top.Walk(t.Context(), "parts", name, "data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := data.Stat(t.Context()); err != nil || d.Length != want {
+			t.Errorf("%s: got %d bytes, %v, want %d", name, d.Length, err, want)
+		}
+		data.Close(t.Context())
+	}
+}

@@ -1,6 +1,8 @@
 package vdisk
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"iter"
@@ -193,6 +195,63 @@ func (v *volumeReader) ReadAt(b []byte, off int64) (n int, err error) {
 		}
 	}
 	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// volumes returns the regions of each logical volume that is all there, in
+// order, by what it is called in trees: the partition that it is in, a dot, and
+// its name.
+func (l *Layout) volumes() map[string][]int {
+	all := make(map[string][]int)
+	for part, first := range l.Parts() {
+		for i := first + 1; i < l.partEnd(first); i++ {
+			if v := l.Regions[i].Volume; v != nil {
+				all[part+"."+v.Name] = append(all[part+"."+v.Name], i)
+			}
+		}
+	}
+	for name, list := range all {
+		slices.SortFunc(list, func(a, b int) int { return cmp.Compare(l.Regions[a].Volume.Offset, l.Regions[b].Volume.Offset) })
+		end := int64(0)
+		for _, i := range list {
+			if v := l.Regions[i].Volume; v.Offset == end && v.Length == l.Regions[list[0]].Volume.Length {
+				end += l.Regions[i].Length
+			}
+		}
+		if end != l.Regions[list[0]].Volume.Length {
+			delete(all, name)
+		}
+	}
+	return all
+}
+
+// A joined is regions that lie one after the other in a logical volume.
+type joined struct {
+	im      *Image
+	regions []int
+}
+
+func (j *joined) Size() int64 { return j.im.layout.Regions[j.regions[0]].Volume.Length }
+
+func (j *joined) ReadAtContext(ctx context.Context, p []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read at %d", off)
+	}
+	for _, i := range j.regions {
+		r := &j.im.layout.Regions[i]
+		at := off + int64(n) - r.Volume.Offset
+		if n == len(p) || at < 0 || at >= r.Length {
+			continue
+		}
+		m := int(min(int64(len(p)-n), r.Length-at))
+		if _, err := j.im.readers[i].ReadAtContext(ctx, p[n:n+m], at); err != nil && err != io.EOF {
+			return n, fmt.Errorf("region %s: %w", r.Name, err)
+		}
+		n += m
+	}
+	if n < len(p) {
 		return n, io.EOF
 	}
 	return n, nil

@@ -33,6 +33,7 @@ type TreeConfig struct {
 //	                    parts/<n>/data partition n; of a disk without a table, 0 is all of it
 //	                              type the type of the file system in it
 //	                              fs/  its files, of ext2, ext3, ext4 and FAT
+//	                    parts/<n>.<volume>/...  a logical volume in partition n
 //	                              info what else is known of it
 //	/files/...                         a directory of the host
 //
@@ -174,16 +175,10 @@ func imageError(err error) error {
 func (t *Tree) imageDir(name, id string, im *Image) ninep.Node {
 	parts := make(map[string]ninep.Node)
 	for n, i := range im.layout.Parts() {
-		r := &im.layout.Regions[i]
-		nodes := map[string]ninep.Node{
-			"data": t.dataFile(fileStat("data", id, n, "data"), im.partContents(i)),
-			"type": textFile(fileStat("type", id, n, "type"), func(w io.Writer) { fmt.Fprintln(w, r.Type()) }),
-			"info": textFile(fileStat("info", id, n, "info"), r.WriteInfo),
-		}
-		if im.hasFiles(i) {
-			nodes["fs"] = t.filesDir(im, n, id+"/"+n+"/fs")
-		}
-		parts[n] = ninep.NewDir(dirStat(n, id, n), nodes)
+		parts[n] = t.partDir(im, n, id, im.partContents(i), i)
+	}
+	for n, list := range im.layout.volumes() {
+		parts[n] = t.partDir(im, n, id, &joined{im, list}, list[0])
 	}
 	return ninep.NewDir(dirStat(name, id), map[string]ninep.Node{
 		"disk":  t.dataFile(fileStat("disk", id, "disk"), im),
@@ -191,6 +186,21 @@ func (t *Tree) imageDir(name, id string, im *Image) ninep.Node {
 		"score": textFile(fileStat("score", id, "score"), func(w io.Writer) { fmt.Fprintf(w, "%s:%v\n", im.root.Type, im.score) }),
 		"parts": ninep.NewDir(dirStat("parts", id, "parts"), parts),
 	})
+}
+
+// partDir returns the directory of a partition or logical volume, whose first
+// region is the i-th.
+func (t *Tree) partDir(im *Image, n, id string, data contents, i int) ninep.Node {
+	r := &im.layout.Regions[i]
+	nodes := map[string]ninep.Node{
+		"data": t.dataFile(fileStat("data", id, n, "data"), data),
+		"type": textFile(fileStat("type", id, n, "type"), func(w io.Writer) { fmt.Fprintln(w, r.Type()) }),
+		"info": textFile(fileStat("info", id, n, "info"), r.WriteInfo),
+	}
+	if im.hasFiles(i) {
+		nodes["fs"] = t.filesDir(im, n, id+"/"+n+"/fs")
+	}
+	return ninep.NewDir(dirStat(n, id, n), nodes)
 }
 
 // textFile returns a file of the text that write, which cannot fail, writes.

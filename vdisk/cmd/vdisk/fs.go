@@ -26,8 +26,8 @@ const fsDoc = `Look into a partition of a stored disk, read-only:
   vdisk fs cat SCORE:N/PATH...      write files to the standard output
   vdisk fs cp [-r] SCORE:N/PATH TO  copy a file out, or a directory with -r
 
-N is the number of a partition, or 0 for a disk without a table. Read are ext2,
-ext3, ext4 and FAT. A journal that has to be replayed counts as if it were.
+N is the number of a partition, or 0 for a disk without a table; N.NAME is the
+logical volume NAME in it. Read are ext2, ext3, ext4 and FAT. A journal that has to be replayed counts as if it were.
 Copies have the permissions and times of the files; owners, devices and the
 like are left out, and what is left out is named on the standard error. In
 what is copied symbolic links stay as they are.`
