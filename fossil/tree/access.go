@@ -91,10 +91,17 @@ func (n *node) mayName() error {
 	return n.access(permWrite)
 }
 
+// maxUnixName is how long a name may be that Unix's clients give: what statfs(2)
+// tells them.
+const maxUnixName = 255
+
 // checkName returns an error for what no file in the directory n may be called.
 func (n *node) checkName(name string) error {
 	if n.isCtl(name) {
 		return ninep.ErrExist
+	}
+	if n.unix && len(name) > maxUnixName {
+		return ninep.ErrNameTooLong
 	}
 	for _, c := range []byte(name) {
 		if c < ' ' {
