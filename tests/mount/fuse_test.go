@@ -52,16 +52,31 @@ func fuse(t testing.TB, env []string, prog string, args ...string) string {
 		t.Fatalf("%s: %v: %s", prog, err, text)
 	}
 	t.Cleanup(func() {
-		umount := []string{"fusermount3", "-u", dir}
+		umount, lazily := []string{"fusermount3", "-u", dir}, "-z"
 		if os.Geteuid() == 0 {
-			umount = []string{"umount", dir}
+			umount, lazily = []string{"umount", dir}, "-l"
 		}
 		if out, err := exec.Command(umount[0], umount[1:]...).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-			exec.Command(umount[0], append(umount[1:], "-z")...).Run()
+			t.Errorf("umount: %v: %s, used by %q", err, out, users(dir))
+			exec.Command(umount[0], append(umount[1:], lazily)...).Run()
 		}
 	})
 	return dir
+}
+
+// users returns which processes use what is below a directory, and how.
+func users(dir string) []string {
+	var list []string
+	for _, kind := range []string{"cwd", "exe", "root", "fd/*", "map_files/*"} {
+		names, _ := filepath.Glob("/proc/[0-9]*/" + kind)
+		for _, name := range names {
+			if to, err := os.Readlink(name); err == nil && strings.HasPrefix(to, dir) {
+				prog, _ := os.ReadFile(filepath.Join("/proc", strings.Split(name, "/")[2], "comm"))
+				list = append(list, fmt.Sprintf("%s %s: %s", strings.TrimSpace(string(prog)), name, to))
+			}
+		}
+	}
+	return list
 }
 
 // work does the workload in a tree, in a process of its own.
@@ -110,7 +125,7 @@ func Test9pfuse(t *testing.T) {
 		for k, cache := range []string{"versions", "none", "loose"} {
 			t.Run(dialect+"/"+cache, func(t *testing.T) {
 				fs := ninetest.NewMemFS(time.Now)
-				addBig(t, fs)
+				addBig(t, fs, "root")
 				sock := serve(t, fs, "unix", filepath.Join(t.TempDir(), "9p")).String()
 				opts := "version=" + dialect
 				if cache != "versions" {
@@ -118,7 +133,7 @@ func Test9pfuse(t *testing.T) {
 				}
 				can := workload.Everything
 				if dialect != "9p2000.L" {
-					can = workload.Abilities{Removed: true, Symlinks: dialect == "9p2000.u", Fcntl: true}
+					can = workload.Abilities{Removed: true, AnyName: true, Reopen: true, Symlinks: dialect == "9p2000.u", Fcntl: true}
 				}
 				can.Map = cache != "none"
 				dir := fuse(t, nil, prog, "-o", opts, sock)

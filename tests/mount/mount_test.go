@@ -71,20 +71,28 @@ func program(t testing.TB, name string) string {
 // clients are gone, and must have left nothing open.
 func serve(t testing.TB, fs *ninetest.MemFS, network, addr string) net.Addr {
 	t.Helper()
+	t.Cleanup(func() { // after the server's end
+		if n := fs.Open(); n != 0 {
+			t.Errorf("%d files are still open", n)
+		}
+	})
+	return serveTree(t, fs, ninep.Config{}, network, addr)
+}
+
+// serveTree serves a tree on a network's address until the test ends.
+func serveTree(t testing.TB, fs ninep.FS, cfg ninep.Config, network, addr string) net.Addr {
+	t.Helper()
 	ln, err := net.Listen(network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- ninep.NewServer(fs, ninep.Config{}).Serve(ctx, ln) }()
+	go func() { served <- ninep.NewServer(fs, cfg).Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {
 			t.Error(err)
-		}
-		if n := fs.Open(); n != 0 {
-			t.Errorf("%d files are still open", n)
 		}
 	})
 	return ln.Addr()
@@ -93,11 +101,11 @@ func serve(t testing.TB, fs *ninetest.MemFS, network, addr string) net.Addr {
 // bigDirectory is where addBig puts a large directory.
 const bigDirectory = "big"
 
-// addBig makes a directory of many files.
-func addBig(t testing.TB, fs *ninetest.MemFS) {
+// addBig makes a directory of many files, which are a user's.
+func addBig(t testing.TB, fs ninep.FS, user string) {
 	t.Helper()
 	ctx := t.Context()
-	root, err := fs.Attach(ctx, "root", "")
+	root, err := fs.Attach(ctx, user, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // applets are what the guest has of busybox.
-const applets = "sh cat cmp cp dd diff find ln ls md5sum mkdir mv readlink rm sort tar touch wc xargs"
+const applets = "sh cat cmp cp dd diff find grep ln ls md5sum mkdir mv readlink rm sed sort tail tar touch wc xargs"
 
 // A guestMount is how the guest's program is told to mount.
 type guestMount struct {
@@ -29,7 +29,7 @@ type guestMount struct {
 func abilities(version, dialect, cache string) workload.Abilities {
 	unix := dialect == "9p2000.u"
 	// Of the older dialects Linux 6.12 shares no mapping that can be written to.
-	can := workload.Abilities{Removed: true, Map: cache != "none" && version == "6.1", Links: unix, Symlinks: unix}
+	can := workload.Abilities{Removed: true, AnyName: true, Reopen: true, Map: cache != "none" && version == "6.1", Links: unix, Symlinks: unix}
 	if dialect == "9p2000.L" {
 		can = workload.Everything
 		can.Nano = false // it keeps seconds
@@ -68,6 +68,29 @@ func staticBusybox(t *testing.T) string {
 }
 
 func testLinux(t *testing.T, version string) {
+	g := newGuest(t, version)
+	fs := ninetest.NewMemFS(time.Now)
+	addBig(t, fs, "root")
+	port := serve(t, fs, "tcp", "127.0.0.1:0").(*net.TCPAddr).Port
+	for _, dialect := range []string{"9p2000.L", "9p2000.u", "9p2000"} {
+		for _, cache := range []string{"none", "mmap", "loose"} {
+			g.mount(port, dialect, cache, abilities(version, dialect, cache))
+		}
+	}
+	g.run(8 * time.Minute)
+}
+
+// A guest is what Linux's own client is tried in.
+type guest struct {
+	t      *testing.T
+	kernel *qemu.Kernel
+	files  map[string]qemu.File
+	base   workload.Config // what is the same for all mounts
+	mounts []guestMount
+}
+
+// newGuest returns a guest with a version of Linux, or skips the test.
+func newGuest(t *testing.T, version string) *guest {
 	if list := qemu.Missing(); len(list) > 0 {
 		t.Skipf("no %s here", strings.Join(list, ", "))
 	}
@@ -76,51 +99,55 @@ func testLinux(t *testing.T, version string) {
 	if err != nil {
 		t.Skip(err)
 	}
-	fs := ninetest.NewMemFS(time.Now)
-	addBig(t, fs)
-	port := serve(t, fs, "tcp", "127.0.0.1:0").(*net.TCPAddr).Port
-
-	var mounts []guestMount
-	for _, dialect := range []string{"9p2000.L", "9p2000.u", "9p2000"} {
-		for _, cache := range []string{"none", "mmap", "loose"} {
-			can := abilities(version, dialect, cache)
-			mounts = append(mounts, guestMount{
-				Name: dialect + "/" + cache, Source: "10.0.2.2",
-				Options: fmt.Sprintf("trans=tcp,port=%d,version=%s,cache=%s,uname=root,access=any", port, dialect, cache),
-				Run:     workload.Config{Big: bigDirectory, Can: can, Seed: uint64(len(mounts) + 1), Scale: scale(t), Only: os.Getenv("WORKLOAD")},
-			})
-		}
+	g := &guest{t: t, kernel: kernel, files: map[string]qemu.File{}}
+	g.base = workload.Config{Big: bigDirectory, Scale: scale(t), Only: os.Getenv("WORKLOAD")}
+	g.add("init", program(t, "guest"))
+	g.add("bin/busybox", busybox)
+	for name := range strings.FieldsSeq(applets) {
+		g.files["bin/"+name] = qemu.File{Mode: 0o120777, Data: []byte("busybox")}
 	}
-	job, err := json.Marshal(map[string]any{"Mounts": mounts})
+	return g
+}
+
+// add gives the guest a file of this machine, that can be run.
+func (g *guest) add(name, path string) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.files[name] = qemu.File{Mode: 0o100755, Data: b}
+}
+
+// mount has the guest mount a port of this machine, and work there.
+func (g *guest) mount(port int, dialect, cache string, can workload.Abilities) {
+	m := guestMount{
+		Name: dialect + "/" + cache, Source: "10.0.2.2",
+		Options: fmt.Sprintf("trans=tcp,port=%d,version=%s,cache=%s,uname=root,access=any", port, dialect, cache),
+		Run:     g.base,
+	}
+	m.Run.Can, m.Run.Seed = can, uint64(len(g.mounts)+1)
+	g.mounts = append(g.mounts, m)
+}
+
+// run runs the guest until it has worked in all mounts.
+func (g *guest) run(limit time.Duration) {
+	t := g.t
+	job, err := json.Marshal(map[string]any{"Mounts": g.mounts})
 	if err != nil {
 		t.Fatal(err)
 	}
-	read := func(name string) []byte {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	files := map[string]qemu.File{
-		"init":        {Mode: 0o100755, Data: read(program(t, "guest"))},
-		"config.json": {Mode: 0o100644, Data: job},
-		"bin/busybox": {Mode: 0o100755, Data: read(busybox)},
-	}
-	for name := range strings.FieldsSeq(applets) {
-		files["bin/"+name] = qemu.File{Mode: 0o120777, Data: []byte("busybox")}
-	}
-	guest := qemu.Guest{Kernel: kernel, Modules: []string{"virtio_pci", "virtio_net", "9pnet_fd", "9p"}, Files: files}
+	g.files["config.json"] = qemu.File{Mode: 0o100644, Data: job}
+	machine := qemu.Guest{Kernel: g.kernel, Modules: []string{"virtio_pci", "virtio_net", "9pnet_fd", "9p"}, Files: g.files}
 	var list []workload.Result
 	start := time.Now()
-	err = guest.Run(deadline(t, 8*time.Minute), func(line string) {
+	err = machine.Run(deadline(t, limit), func(line string) {
 		r, err := decode(line)
 		if err != nil {
 			t.Error(err)
 		}
 		list = append(list, r)
 	})
-	t.Logf("Linux %s, %.0f s in all", kernel.Release, time.Since(start).Seconds())
+	t.Logf("Linux %s, %.0f s in all", g.kernel.Release, time.Since(start).Seconds())
 	results(t, list)
 	if err != nil {
 		t.Error(err)
@@ -131,7 +158,7 @@ func testLinux(t *testing.T, version string) {
 			mounted++
 		}
 	}
-	if mounted != len(mounts) {
-		t.Errorf("%d mounts came to their end, want %d", mounted, len(mounts))
+	if mounted != len(g.mounts) {
+		t.Errorf("%d mounts came to their end, want %d", mounted, len(g.mounts))
 	}
 }

@@ -36,7 +36,7 @@ func renames(r *run) error {
 		wg.Go(func() { errs[movers] = moveDir(at(1), rounds/2) })
 	}
 	if r.Can.Rename && r.Can.Removed {
-		wg.Go(func() { errs[movers+1] = replace(filepath.Join(r.dir, "now"), rounds/2) })
+		wg.Go(func() { errs[movers+1] = r.replace(filepath.Join(r.dir, "now"), rounds/2) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs[:]...); err != nil {
@@ -106,7 +106,7 @@ func moveDir(dir string, rounds int) error {
 
 // replace renames new files over one, of which a reader always sees all of
 // some version.
-func replace(name string, rounds int) error {
+func (r *run) replace(name string, rounds int) error {
 	content := func(i int) []byte { return []byte(strings.Repeat(fmt.Sprintf("version %d\n", i), 500)) }
 	if err := os.WriteFile(name, content(0), 0o600); err != nil {
 		return err
@@ -116,6 +116,9 @@ func replace(name string, rounds int) error {
 	go func() {
 		for {
 			b, err := os.ReadFile(name)
+			for !r.Can.Reopen && errno(err) == syscall.ESTALE {
+				b, err = os.ReadFile(name)
+			}
 			var i int
 			if err == nil {
 				_, err = fmt.Sscanf(string(b), "version %d\n", &i)

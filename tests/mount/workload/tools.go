@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 )
 
@@ -77,18 +76,8 @@ func tools(r *run) error {
 	if r.Can.Symlinks {
 		text += links
 	}
-	var out [2]string
-	for i, dir := range []string{r.dir, r.local} {
-		cmd := exec.Command("sh", "-c", text, "tools", src)
-		cmd.Dir = dir
-		b, err := cmd.CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("in %s: %w: %s", dir, err, b)
-		}
-		out[i] = string(b)
-	}
-	if out[0] != out[1] {
-		return fmt.Errorf("programs print %s\nwant %s", out[0], out[1])
+	if err := r.compare(text, src); err != nil {
+		return err
 	}
 	return r.same(r.dir, r.local)
 }

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -33,11 +34,13 @@ type Abilities struct {
 	Shared   bool // the other mount sees what was closed
 	Nano     bool // times to the nanosecond; without it to the second
 	StatFS   bool // the server's figures
+	AnyName  bool // names with control characters
+	Reopen   bool // what was looked up can be opened though another has its name by then
 }
 
 // Everything is what a tree over 9P2000.L can do.
 var Everything = Abilities{
-	Links: true, Nlink: true, Symlinks: true, Rename: true, Removed: true, Map: true, Xattrs: true, Fcntl: true, Locks: true, Shared: true, Nano: true, StatFS: true,
+	Links: true, Nlink: true, Symlinks: true, Rename: true, Removed: true, Map: true, Xattrs: true, Fcntl: true, Locks: true, Shared: true, Nano: true, StatFS: true, AnyName: true, Reopen: true,
 }
 
 // A Config says what to do where.
@@ -50,6 +53,11 @@ type Config struct {
 	Seed  uint64
 	Scale int    // how much: 1 is seconds on a slow machine
 	Only  string // the name of the one check to do; "" for all
+
+	// Programs are which checks to do besides, that need programs: untar, git,
+	// sqlite. Tar is an archive of a source tree, for them.
+	Programs []string
+	Tar      string
 }
 
 // BigEntries is how many files a large directory has.
@@ -89,12 +97,18 @@ var checks = []struct {
 	{"fsstress", stress},
 	{"renames", renames},
 	{"tools", tools},
+	{"untar", untar},
+	{"git", git},
+	{"sqlite", sqlite},
 }
+
+// programs are those of the checks that are done only if they are asked for.
+var programs = []string{"untar", "git", "sqlite"}
 
 // Run does every check, whatever came of those before.
 func Run(cfg Config, report func(Result)) {
 	for _, c := range checks {
-		if cfg.Only != "" && cfg.Only != c.name {
+		if cfg.Only != "" && cfg.Only != c.name || slices.Contains(programs, c.name) && !slices.Contains(cfg.Programs, c.name) {
 			continue
 		}
 		start := time.Now()
