@@ -374,18 +374,24 @@ func (b *Buffer) get(ctx context.Context, p format.Pointer, t format.Type, tag u
 	if err != nil {
 		return nil, err
 	}
-	if err := match(addr, &l, t, tag); err != nil {
+	if err := match(addr, l, t, tag); err != nil {
 		return nil, err
 	}
 	return data, nil
 }
 
 // match returns an error unless the label l of addr is what it should be.
-func match(addr uint32, l *format.Label, t format.Type, tag uint32) error {
+func match(addr uint32, l format.Label, t format.Type, tag uint32) error {
 	if !l.InUse() || l.Type != t || l.Tag != tag {
-		return fmt.Errorf("%w: block %#x is %v, want %v tag %#x", ErrMismatch, addr, l, t, tag)
+		return mismatch(addr, l, t, tag)
 	}
 	return nil
+}
+
+// mismatch is apart from match so that a label which matches needs no
+// allocation.
+func mismatch(addr uint32, l format.Label, t format.Type, tag uint32) error {
+	return fmt.Errorf("%w: block %#x is %v, want %v tag %#x", ErrMismatch, addr, &l, t, tag)
 }
 
 // Close waits until no tree is left to be closed, makes all that was done

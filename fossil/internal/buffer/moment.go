@@ -187,7 +187,7 @@ func (m *Moment) Get(ctx context.Context, p format.Pointer, t format.Type, tag u
 	if err != nil {
 		return nil, err
 	}
-	if err := match(addr, &l, t, tag); err != nil {
+	if err := match(addr, l, t, tag); err != nil {
 		return nil, err
 	}
 	return m.Data(ctx, addr)
@@ -233,7 +233,7 @@ func (m *Moment) closingTree(ctx context.Context, addr uint32, t format.Type, in
 		return nil
 	case err != nil:
 		return err
-	case match(addr, &l, t, in.tag) != nil || l.State&format.Closed != 0 || l.Epoch > in.epoch:
+	case match(addr, l, t, in.tag) != nil || l.State&format.Closed != 0 || l.Epoch > in.epoch:
 		return nil
 	}
 	f(addr)

@@ -76,7 +76,7 @@ func (tx *Tx) closeTree(addr uint32, t format.Type, in *intent, base int64, budg
 	if err != nil && !errors.Is(err, ErrAddress) {
 		return false, err
 	}
-	if err != nil || match(addr, &l, t, in.tag) != nil || l.State&format.Closed != 0 || l.Epoch > in.epoch {
+	if err != nil || match(addr, l, t, in.tag) != nil || l.State&format.Closed != 0 || l.Epoch > in.epoch {
 		return true, nil
 	}
 	if t.Level() > 0 {

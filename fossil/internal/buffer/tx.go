@@ -124,7 +124,7 @@ func (tx *Tx) Get(p format.Pointer, t format.Type, tag uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := match(addr, &l, t, tag); err != nil {
+	if err := match(addr, l, t, tag); err != nil {
 		return nil, err
 	}
 	return tx.have(localKey(tx.b.h.Data + addr))
@@ -173,7 +173,7 @@ func (tx *Tx) Own(p format.Pointer, t format.Type, tag uint32) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := match(addr, &l, t, tag); err != nil {
+	if err := match(addr, l, t, tag); err != nil {
 		return false, err
 	}
 	return l.Epoch == tx.super.EpochHigh, nil
@@ -300,7 +300,7 @@ func (tx *Tx) Drop(p format.Pointer, t format.Type, tag uint32) error {
 	if err != nil {
 		return err
 	}
-	if err := match(addr, &l, t, tag); err != nil {
+	if err := match(addr, l, t, tag); err != nil {
 		return err
 	}
 	if l.Epoch != tx.super.EpochHigh {
