@@ -457,6 +457,33 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 	return n, nil
 }
 
+// Glance appends to bufs what ReadAt would read, in pieces that do not change
+// and are not the caller's. It returns false, and does nothing, if that needs
+// any waiting, or fails.
+func (f *File) Glance(bufs [][]byte, n int, off int64) ([][]byte, bool) {
+	if f.IsDir() || off < 0 {
+		return bufs, false
+	}
+	var pieces [][]byte
+	ok := f.fs.b.Glance(func(tx *buffer.Tx) (err error) {
+		if f.removed {
+			return ErrRemoved
+		}
+		if err := f.archived(tx); err != nil {
+			return err
+		}
+		if pieces, err = f.data.Read(tx, off, n); err == nil {
+			f.accessed()
+			f.readAhead(off, n)
+		}
+		return err
+	})
+	if !ok {
+		return bufs, false
+	}
+	return append(bufs, pieces...), true
+}
+
 // aheadBytes is how far a file that is read from one place on is read ahead:
 // enough for some round trips to Venti, or a disk's seek.
 const aheadBytes = 1 << 20

@@ -39,6 +39,18 @@ func (g *gate) enter(ctx context.Context) error {
 	return nil
 }
 
+// tryEnter is enter for who does not wait.
+func (g *gate) tryEnter() bool {
+	if !g.room.TryAcquire(1) {
+		return false
+	}
+	if g.closed.Load() {
+		g.room.Release(1)
+		return false
+	}
+	return true
+}
+
 func (g *gate) leave() { g.room.Release(1) }
 
 // Halt waits until no client's operation is under way; those that come then

@@ -67,6 +67,26 @@ func (h *handle) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return h.n.file.ReadAt(ctx, p, off)
 }
 
+// Lend implements ninep.Lender: the pieces are the cache's, whose blocks do not
+// change.
+func (h *handle) Lend(bufs [][]byte, n int, off int64) ([][]byte, func(), bool) {
+	if h.lease != nil || !h.n.t.gate.tryEnter() {
+		return bufs, nil, false
+	}
+	defer h.n.t.gate.leave()
+	bufs, ok := h.n.file.Glance(bufs, n, off)
+	return bufs, nil, ok
+}
+
+// ReadCached implements ninep.CachedReader.
+func (h *handle) ReadCached(p []byte, off int64) (n int, ok bool) {
+	pieces, _, ok := h.Lend(nil, len(p), off)
+	for _, b := range pieces {
+		n += copy(p[n:], b)
+	}
+	return n, ok
+}
+
 // WriteAt implements ninep.Writer.
 func (h *handle) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := h.n.t.gate.enter(ctx); err != nil {

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -693,5 +694,60 @@ func TestCreateMode(t *testing.T) {
 			t.Errorf("%v: mode %o, %v, want %o", d, a.Mode, err, want)
 		}
 		f.Close(t.Context())
+	}
+}
+
+// TestLend reads without waiting what is in memory, and only that.
+func TestLend(t *testing.T) {
+	tr, _ := newTree(t, Config{})
+	text := strings.Repeat("0123456789abcdef", 20000)
+	write(t, tr, "glenda", "/active/tmp", "f", 0o644, text)
+	h, err := open(t, tr, "glenda", "/active/tmp/f", ninep.ORDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lend := func(n int, off int64) (string, bool) {
+		bufs, done, ok := h.(ninep.Lender).Lend(nil, n, off)
+		if done != nil {
+			t.Error("the bytes are to be given back")
+		}
+		return string(bytes.Join(bufs, nil)), ok
+	}
+	for _, c := range []struct{ off, n, want int }{{0, 10, 10}, {5000, 200000, 200000}, {len(text) - 5, 100, 5}, {len(text), 10, 0}, {len(text) + 9000, 10, 0}} {
+		want := ""
+		if c.want > 0 {
+			want = text[c.off:][:c.want]
+		}
+		if got, ok := lend(c.n, int64(c.off)); !ok || got != want {
+			t.Errorf("lend %d at %d: %d bytes, %t", c.n, c.off, len(got), ok)
+		}
+		b := make([]byte, c.n)
+		if n, ok := h.(ninep.CachedReader).ReadCached(b, int64(c.off)); !ok || string(b[:n]) != want {
+			t.Errorf("read %d at %d: %d bytes, %t", c.n, c.off, n, ok)
+		}
+	}
+	// What is lent stays as it is.
+	bufs, _, _ := h.(ninep.Lender).Lend(nil, 100, 0)
+	if _, err := h.(ninep.Writer).WriteAt(t.Context(), []byte("other"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(bytes.Join(bufs, nil)); got != text[:100] {
+		t.Errorf("the bytes that were lent are %q now", got)
+	}
+	if got, ok := lend(8, 0); !ok || got != "other567" {
+		t.Errorf("after a write: %q, %t", got, ok)
+	}
+	if err := tr.Halt(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := lend(8, 0); ok {
+		t.Error("lent by a file system that is halted")
+	}
+	tr.Unhalt()
+	if err := attach(t, tr, "glenda", "/active/tmp/f").(ninep.Remover).Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := lend(8, 0); ok {
+		t.Error("lent of what was removed")
 	}
 }

@@ -54,6 +54,18 @@ func (b *Buffer) View(ctx context.Context, f func(tx *Tx) error) error {
 	})
 }
 
+// Glance runs f once, as a View does, unless it would have to wait for the
+// lock. It returns false if it did not, or f failed or needs a block that is not
+// in memory.
+func (b *Buffer) Glance(f func(tx *Tx) error) bool {
+	if !b.mu.TryLock() {
+		return false
+	}
+	defer b.mu.Unlock()
+	tx := &Tx{b: b, super: b.super}
+	return f(tx) == nil && len(tx.misses) == 0
+}
+
 // run calls try until it misses no block, nor has anything to wait for. What it
 // missed stays in memory meanwhile.
 func (b *Buffer) run(ctx context.Context, try func() (misses []key, wait <-chan struct{}, err error)) error {
