@@ -42,8 +42,8 @@ func (x treeExports) Open(ctx context.Context, name string) (*nbd.Export, error)
 	switch words := strings.Split(rest, "/"); {
 	case rest == "" || rest == "disk":
 	case words[0] == "parts" && (len(words) == 2 || len(words) == 3 && words[2] == "data"):
-		i := im.part(words[1])
-		if i < 0 {
+		i, ok := im.layout.Parts()[words[1]]
+		if !ok {
 			return nil, fmt.Errorf("export %q: the disk has no partition %s: %w", name, words[1], fs.ErrNotExist)
 		}
 		data, what = im.partContents(i), "partition "+words[1]
@@ -104,14 +104,6 @@ func (x treeExports) fileScore(name string) (text, rest string, err error) {
 		return "", "", fmt.Errorf("holds no score: %w", fs.ErrNotExist)
 	}
 	return h.score, rest, nil
-}
-
-// part returns the index of the region that the tree has as parts/n, or -1.
-func (im *Image) part(n string) int {
-	if i, ok := im.layout.Parts()[n]; ok {
-		return i
-	}
-	return -1
 }
 
 // errEnough ends a walk.

@@ -49,6 +49,23 @@ func (a *call) arg(i int) string {
 
 const many = 1 << 20
 
+// A Usage says how a command is used.
+type Usage struct {
+	Name  string
+	Args  string // as a usage line has them
+	Help  string
+	Flags string // letters
+}
+
+// Commands returns the commands of ctl files, by name.
+func Commands() []Usage {
+	var list []Usage
+	for _, c := range commands() {
+		list = append(list, Usage{c.name, c.args, c.help, c.flags})
+	}
+	return list
+}
+
 // commands returns the table of commands, by name.
 func commands() []command {
 	return []command{

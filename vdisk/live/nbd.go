@@ -1,0 +1,167 @@
+package live
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"strata/internal/ninep"
+	"strata/vdisk"
+	"strata/vdisk/nbd"
+	"strata/venti"
+)
+
+// Exports shows images over NBD, besides what others does, by their names:
+//
+//	web/01             the live disk
+//	web/01@2026/1127   a snapshot, by its day or tag
+//	.../parts/1        a partition of either
+//
+// (But images below files and score are had over 9P only.) A live disk can be
+// written to by one connection, unless somebody else writes
+// to it; others may read. With readOnly all may read only: where it is not
+// known who connects.
+func Exports(c *Catalogue, others nbd.Exports, readOnly bool) nbd.Exports {
+	return &exports{c: c, others: others, readOnly: readOnly}
+}
+
+type exports struct {
+	c        *Catalogue
+	others   nbd.Exports
+	readOnly bool
+	opened   atomic.Int64
+}
+
+// Open implements nbd.Exports.
+func (x *exports) Open(ctx context.Context, name string) (*nbd.Export, error) {
+	first, _, _ := strings.Cut(name, "/")
+	if _, _, err := venti.ParseTypedScore(first); name == "" || first == "score" || first == "files" || err == nil {
+		return x.others.Open(ctx, name)
+	}
+	ref, part := name, ""
+	if i := strings.LastIndex(name, "/parts/"); i >= 0 {
+		ref, part = name[:i], strings.TrimSuffix(name[i+len("/parts/"):], "/data")
+	}
+	image, snap, err := ParseRef(ref)
+	if err != nil {
+		return nil, fmt.Errorf("export %q: %w", name, ninep.ErrNotExist)
+	}
+	if snap != "" {
+		s, err := x.c.Find(ctx, image, snap)
+		if err != nil {
+			return nil, fmt.Errorf("export %q: %w", name, err)
+		}
+		old := "vdisk:" + s.Score.String()
+		if part != "" {
+			old += "/parts/" + part
+		}
+		e, err := x.others.Open(ctx, old)
+		if err != nil {
+			return nil, err
+		}
+		e.Name, e.Description = name, fmt.Sprintf("%s, the snapshot %s of %s", e.Description, s.Name, image)
+		return e, nil
+	}
+	e, err := x.live(ctx, image, part)
+	if err != nil {
+		return nil, fmt.Errorf("export %q: %w", name, err)
+	}
+	e.Name = name
+	return e, nil
+}
+
+// live opens a live image, for writing if that may be.
+func (x *exports) live(ctx context.Context, image, part string) (*nbd.Export, error) {
+	e := &nbd.Export{Description: "live disk", ReadOnly: x.readOnly}
+	opt := OpenOptions{Write: !x.readOnly, By: fmt.Sprintf("a client of NBD (%d)", x.opened.Add(1))}
+	d, err := x.c.Disk(ctx, image, opt)
+	if isInUse(err) {
+		e.ReadOnly, e.Description = true, fmt.Sprintf("live disk, to be read only: %v", err)
+		d, err = x.c.Disk(ctx, image, OpenOptions{})
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.Release = func() { d.Close(context.WithoutCancel(ctx)) }
+	v := &nbdDisk{d: d, length: d.Size()}
+	if part != "" {
+		l := d.layout(ctx)
+		i, ok := 0, false
+		if l != nil {
+			i, ok = l.Parts()[part]
+		}
+		if !ok {
+			e.Release()
+			return nil, fmt.Errorf("the disk has no partition %s: %w", part, ninep.ErrNotExist)
+		}
+		v.start, v.length = l.Regions[i].Start, l.PartLength(i)
+	}
+	e.Disk = v
+	return e, nil
+}
+
+// layout returns how the disk is cut now, or nil.
+func (d *Disk) layout(ctx context.Context) *vdisk.Layout {
+	if err := d.enter(ctx, 0, 0); err != nil {
+		return nil
+	}
+	defer d.leave()
+	return d.im.layout
+}
+
+// maxListedImages is how many images are listed.
+const maxListedImages = 1000
+
+// List implements nbd.Exports.
+func (x *exports) List(ctx context.Context) ([]nbd.Listing, error) {
+	names, err := x.c.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []nbd.Listing
+	for _, name := range names[:min(len(names), maxListedImages)] {
+		list = append(list, nbd.Listing{Name: name, Description: "live disk"})
+	}
+	more, err := x.others.List(ctx)
+	return append(list, more...), err
+}
+
+// An nbdDisk is a live disk or a partition of one.
+type nbdDisk struct {
+	d             *Disk
+	start, length int64
+}
+
+// Size implements nbd.Disk.
+func (v *nbdDisk) Size() int64 { return v.length }
+
+// ReadAt implements nbd.Disk.
+func (v *nbdDisk) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return v.d.ReadAt(ctx, p, v.start+off)
+}
+
+// WriteAt implements nbd.Writer.
+func (v *nbdDisk) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return v.d.WriteAt(ctx, p, v.start+off)
+}
+
+// Flush implements nbd.Writer.
+func (v *nbdDisk) Flush(ctx context.Context) error { return v.d.Flush(ctx) }
+
+// Zero implements nbd.Zeroer. There is no keeping room: zeros are holes in
+// any case, also when they are written.
+func (v *nbdDisk) Zero(ctx context.Context, off, n int64, _ nbd.Zeroing) error {
+	return v.d.Trim(ctx, v.start+off, n)
+}
+
+// Trim implements nbd.Trimmer.
+func (v *nbdDisk) Trim(ctx context.Context, off, n int64) error {
+	return v.d.Trim(ctx, v.start+off, n)
+}
+
+// NextData implements nbd.Finder.
+func (v *nbdDisk) NextData(ctx context.Context, off int64) (start, end int64, err error) {
+	start, end, err = v.d.NextData(ctx, v.start+off)
+	return start - v.start, min(end-v.start, v.length), err
+}

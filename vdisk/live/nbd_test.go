@@ -1,0 +1,79 @@
+package live_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"strata/vdisk/live"
+	"strata/vdisk/nbd"
+)
+
+func TestExports(t *testing.T) {
+	m := newMachine(t, 32<<20)
+	ctx := t.Context()
+	m.must(m.cat.Create(ctx, "web/01", 4<<20))
+	x := live.Exports(m.cat, m.tree().Exports(), false)
+	open := func(name string) *nbd.Export {
+		t.Helper()
+		e, err := x.Open(ctx, name)
+		m.must(err)
+		return e
+	}
+	e := open("web/01")
+	want := make([]byte, 4<<20)
+	copy(want, mbr([2]uint32{8, 1000}))
+	copy(want[4096:], random(1, 3<<20))
+	w, ok := e.Disk.(nbd.Writer)
+	if !ok || e.ReadOnly {
+		t.Fatal("cannot be written to")
+	}
+	_, err := w.WriteAt(ctx, want, 0)
+	m.must(err)
+	m.must(e.Disk.(nbd.Trimmer).Trim(ctx, 8192, 4096))
+	m.must(e.Disk.(nbd.Zeroer).Zero(ctx, 12288, 100, nbd.Zeroing{Allocate: true}))
+	clear(want[8192 : 12288+100])
+	m.must(w.Flush(ctx))
+	if start, end, err := e.Disk.(nbd.Finder).NextData(ctx, 8200); err != nil || start != 12288 || end <= start {
+		t.Errorf("next data %d to %d, %v", start, end, err)
+	}
+	second := open("web/01")
+	if !second.ReadOnly || !strings.Contains(second.Description, "a client of NBD") {
+		t.Errorf("a second connection: %+v", second)
+	}
+	second.Release()
+	_, err = m.cat.Snapshot(ctx, "web/01", "first")
+	m.must(err)
+	e.Release() // which cuts it anew
+	for name, want := range map[string][]byte{
+		"web/01": want, "web/01@first": want, "web/01@2026/1127": want, "web/01/parts/1": want[4096:][:1000*512],
+		"web/01/parts/1/data": want[4096:][:1000*512],
+	} {
+		e := open(name)
+		got := make([]byte, e.Disk.Size())
+		if _, err := e.Disk.ReadAt(ctx, got, 0); err != nil && err != io.EOF || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+		if e.Release != nil {
+			e.Release()
+		}
+	}
+	for _, name := range []string{"none", "web", "web/01@none", "web/01/parts/2", "web/01@first/parts/7", "..", "vdisk:x", "web/01@"} {
+		if _, err := x.Open(ctx, name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	list, err := x.List(ctx)
+	if err != nil || len(list) != 1 || list[0].Name != "web/01" {
+		t.Errorf("list: %+v, %v", list, err)
+	}
+	reads := live.Exports(m.cat, m.tree().Exports(), true)
+	if e, err := reads.Open(ctx, "web/01"); err != nil || !e.ReadOnly {
+		t.Errorf("where all may read only: %+v, %v", e, err)
+	} else {
+		e.Release()
+	}
+}
