@@ -12,6 +12,7 @@ import (
 
 	"strata/internal/command"
 	"strata/vdisk"
+	"strata/vdisk/live"
 	"strata/venti"
 )
 
@@ -38,18 +39,22 @@ is the same is not even looked up. The score is the same with and without.
 With --changed only the parts of the disk that a list names are read at all: lines of
 two numbers, offset and length in bytes; or what nbdinfo prints of a dirty bitmap of
 QEMU (nbdinfo --map=qemu:dirty-bitmap:NAME --json); or what thin_delta prints of two LVM
-volumes. What is not in the list must be as it was when the base was stored.`
+volumes. What is not in the list must be as it was when the base was stored.
+
+--into makes it a live image of that name too, in the vdisk that --server names, or
+else $vdisk, which must be one over the same archive.`
 
 type importer struct {
 	host, base, changed, prev, name string
 	file                            vdisk.FileOptions
 	exact, noPaging, json           bool
+	into, server                    string
 }
 
 func importCommand() *command.Command {
 	var c importer
 	return &command.Command{
-		Name: "vdisk import", Usage: "[-h address] [-ej] [-b score] [-p score] [-n name] FILE|-", Doc: importDoc,
+		Name: "vdisk import", Usage: "[-h address] [-ej] [-b score] [-p score] [-n name] [-i name [-s address]] FILE|-", Doc: importDoc,
 		Flags: func(fs *pflag.FlagSet) {
 			hostFlag(fs, &c.host)
 			fs.BoolVarP(&c.exact, "exact", "e", false, "store every byte, also those of free blocks")
@@ -59,6 +64,8 @@ func importCommand() *command.Command {
 			fs.StringVarP(&c.prev, "prev", "p", "", "`score` to note as the image before this one")
 			fs.StringVarP(&c.name, "name", "n", "", "`name` to note in the image")
 			fs.BoolVarP(&c.json, "json", "j", false, "print what was done as JSON on the standard output")
+			fs.StringVarP(&c.into, "into", "i", "", "`name` of a live image to make of it")
+			serverFlag(fs, &c.server)
 			fileFlags(fs, &c.file)
 			fs.StringVar(&c.file.TempDir, "tmp", "", "`folder` for the copy of a stream, or of what qemu-img converts, instead of $TMPDIR")
 		},
@@ -69,6 +76,11 @@ func importCommand() *command.Command {
 func (c *importer) run(ctx context.Context, io command.IO) error {
 	if len(io.Args) != 1 {
 		return command.ErrUsage
+	}
+	if c.into != "" {
+		if err := live.CheckName(c.into); err != nil {
+			return command.Usagef("--into: %v", err)
+		}
 	}
 	opt := vdisk.ImportOptions{Exact: c.exact, OmitPaging: c.noPaging, Name: c.name}
 	var err error
@@ -93,6 +105,11 @@ func (c *importer) run(ctx context.Context, io command.IO) error {
 		stop()
 		if err != nil {
 			return err
+		}
+		if c.into != "" {
+			if err := ctl(ctx, c.server, io.Stderr, fmt.Sprintf("import %s vdisk:%v", c.into, res.Score)); err != nil {
+				return fmt.Errorf("stored as %s:%v: %w", vdisk.RootType, res.Score, err)
+			}
 		}
 		if c.json {
 			e := json.NewEncoder(io.Stdout)

@@ -24,15 +24,18 @@ func suite() *command.Suite {
 its own, without the blocks that its file system says are free. SCORE is
 what import prints, vdisk: and 40 hex digits, or the name of a file with
 the ending .vdisk that holds it. The archive is the Venti server that -h
-names, or else $venti, or else ` + venti.DefaultAddr + `.`,
-		Commands: []command.SubCommand{
+names, or else $venti, or else ` + venti.DefaultAddr + `.
+
+A live image is a disk that has a NAME, such as web/01, and can be written to.
+It lives in the vdisk that -s names, or else $vdisk; its snapshots are web/01@SNAP.`,
+		Commands: append([]command.SubCommand{
 			{Name: "import", Short: "store a disk", New: importCommand},
 			{Name: "export", Short: "write a stored disk to a file or device", New: exportCommand},
 			{Name: "info", Short: "show the regions of a stored disk or of a file", New: infoCommand},
 			{Name: "verify", Short: "read and check every block of a stored disk", New: verifyCommand},
 			{Name: "fs", Short: "list, read and copy the files in a stored disk", New: fsCommand},
 			{Name: "serve", Short: "serve stored disks over 9P and NBD", New: serveCommand},
-		},
+		}, liveCommands()...),
 	}
 }
 
