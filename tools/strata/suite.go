@@ -19,6 +19,7 @@ import (
 	"strata/internal/netaddr"
 	"strata/internal/ninep"
 	"strata/vdisk"
+	"strata/vdisk/live"
 	"strata/vdisk/nbd"
 	"strata/venti"
 	"strata/venti/httpd"
@@ -42,7 +43,10 @@ type suite struct {
 	tree   *vdisk.Tree
 	disks  *ninep.Server
 	drives *nbd.Server
-	pages  *httpd.Handler // or nil
+	guests *nbd.Server     // for those of whom nobody knows who they are
+	inside *ninep.Client   // of fossil
+	images *live.Catalogue // or nil
+	pages  *httpd.Handler  // or nil
 	venti  []listener
 	vdisk  []listener
 	nbd    []listener
@@ -86,7 +90,9 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 		return s, err
 	}
 	s.disks = ninep.NewServer(s.tree, ninep.Config{Users: s.identity.Users, User: s.identity.User, Log: opt.Logger})
-	s.drives = nbd.NewServer(s.tree.Exports(), nbd.Config{Logger: opt.Logger})
+	if err := s.openImages(ctx, opt); err != nil {
+		return s, err
+	}
 	for _, a := range []struct {
 		service, tcp, socket string
 		told                 []string
@@ -190,7 +196,7 @@ func (s *suite) serve(ctx context.Context) error {
 		group.Go(func() error { return s.disks.Serve(ctx, l) })
 	}
 	for _, l := range s.nbd {
-		group.Go(func() error { return s.drives.Serve(ctx, l) })
+		group.Go(func() error { return s.driver(l).Serve(ctx, l) })
 	}
 	for _, l := range s.http {
 		group.Go(func() error { return s.pages.Serve(ctx, l) })
@@ -208,6 +214,7 @@ func (s *suite) close() error {
 	if s.pages != nil {
 		errs = append(errs, s.pages.Close())
 	}
+	errs = append(errs, s.closeImages())
 	if s.fossil != nil {
 		// Its archiver writes to the store, which ends last.
 		errs = append(errs, s.fossil.Close(context.Background()))
