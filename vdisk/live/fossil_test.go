@@ -192,7 +192,7 @@ func (m *machine) run(ctx context.Context, line string) (string, error) {
 			if lo = max(lo, off); lo >= end || lo >= hi {
 				break
 			}
-			fmt.Fprintf(&b, "\thole %d %d\n\tdata %d %d\n", off, lo-off, lo, min(hi, end)-lo)
+			fmt.Fprintf(&b, "\t%d %d\n", lo, min(hi, end)-lo)
 			off = hi
 		}
 		return b.String(), nil

@@ -276,7 +276,7 @@ func (h *host) punch(ctx context.Context, path string, off, n int64) error {
 type span struct{ off, n int64 }
 
 // extents returns the ranges of a file's n bytes at off that are no holes. What
-// it is told are lines of "data" or "hole", an offset and a length.
+// it is told are lines of an offset and a length.
 func (h *host) extents(ctx context.Context, path string, off, n int64) ([]span, error) {
 	text, err := h.ask(ctx, "extents %s %d %d", path, off, n)
 	if err != nil {
@@ -285,16 +285,13 @@ func (h *host) extents(ctx context.Context, path string, off, n int64) ([]span, 
 	var list []span
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		if len(f) != 3 || f[0] != "data" && f[0] != "hole" {
+		if len(f) != 2 {
 			return nil, fmt.Errorf("extents %s: bad line %q", path, line)
-		}
-		if f[0] == "hole" {
-			continue
 		}
 		var x span
 		var err1, err2 error
-		x.off, err1 = strconv.ParseInt(f[1], 0, 64)
-		x.n, err2 = strconv.ParseInt(f[2], 0, 64)
+		x.off, err1 = strconv.ParseInt(f[0], 0, 64)
+		x.n, err2 = strconv.ParseInt(f[1], 0, 64)
 		if err := errors.Join(err1, err2); err != nil {
 			return nil, fmt.Errorf("extents %s: %w", path, err)
 		}
