@@ -57,7 +57,8 @@ func (h *host) command(ctx context.Context, result bool, line string) (text stri
 	select {
 	case f = <-h.ctls:
 	default:
-		if f, err = h.open(ctx, "ctl", ninep.ORDWR); err != nil {
+		// A write to the end of a file is not done again when a connection is lost.
+		if f, err = h.open(ctx, "ctl", ninep.ORDWR|ninep.OAPPEND); err != nil {
 			return "", err
 		}
 	}

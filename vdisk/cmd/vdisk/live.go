@@ -149,3 +149,23 @@ func ctl(ctx context.Context, server string, w io.Writer, line string) (err erro
 	}
 	return nil
 }
+
+// snapshotScore returns the score of a snapshot, by its day or tag, of a live
+// image in $vdisk.
+func snapshotScore(ctx context.Context, name, snap string) (string, error) {
+	var log strings.Builder
+	if err := ctl(ctx, "", &log, "log "+name); err != nil {
+		return "", err
+	}
+	score := ""
+	for line := range strings.Lines(log.String()) {
+		f := strings.Fields(line)
+		if len(f) >= 4 && (f[0] == snap || len(f) == 5 && f[4] == snap) {
+			score = f[3] // the last with a tag
+		}
+	}
+	if score == "" {
+		return "", fmt.Errorf("%s has no snapshot %q", name, snap)
+	}
+	return score, nil
+}

@@ -12,6 +12,7 @@ import (
 
 	"strata/internal/command"
 	"strata/vdisk"
+	"strata/vdisk/live"
 	"strata/venti"
 )
 
@@ -23,7 +24,7 @@ func suite() *command.Suite {
 		Doc: `Disks are kept by what is in them: each partition as a tree of blocks of
 its own, without the blocks that its file system says are free. SCORE is
 what import prints, vdisk: and 40 hex digits, or the name of a file with
-the ending .vdisk that holds it. The archive is the Venti server that -h
+the ending .vdisk that holds it, or a snapshot of a live image. The archive is the Venti server that -h
 names, or else $venti, or else ` + venti.DefaultAddr + `.
 
 A live image is a disk that has a NAME, such as web/01, and can be written to.
@@ -79,7 +80,12 @@ func scoreText(arg string) (string, error) {
 
 // openImage opens the image that an argument names.
 func openImage(ctx context.Context, br venti.BlockReader, arg string) (*vdisk.Image, error) {
-	text, err := scoreText(arg)
+	text, err := "", error(nil)
+	if name, snap, ok := strings.Cut(arg, "@"); ok && live.CheckName(name) == nil {
+		text, err = snapshotScore(ctx, name, snap)
+	} else {
+		text, err = scoreText(arg)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,10 @@ const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L) and NBD, read
                              the raw disk
   /status                    what is open
 
+With --fossil, images that live in that Fossil can be written to below /images, and
+/ctl takes commands about them: vdisk create, snap and so on give those. Who runs
+vdisk must be in its group adm.
+
 Over NBD, at the addresses that --nbd gives, an export's name is a disk's score,
 files/web.vdisk, or either with /parts/N behind it. Without a --nbd address
 there is no NBD; a port of 10809 need not be given. TLS with client certificates
@@ -56,6 +60,7 @@ const archiveAway = 2 * time.Second
 
 type server struct {
 	host, files string
+	fossil      string
 	addrs, nbd  []string
 	images      int
 	open        bool
@@ -65,12 +70,13 @@ type server struct {
 func serveCommand() *command.Command {
 	var c server
 	return &command.Command{
-		Name: "vdisk serve", Usage: "[-h address] [-a address]... [--nbd address]... [--files folder]", Doc: serveDoc,
+		Name: "vdisk serve", Usage: "[-h address] [-a address]... [--nbd address]... [--files folder] [--fossil address]", Doc: serveDoc,
 		Flags: func(fs *pflag.FlagSet) {
 			hostFlag(fs, &c.host)
 			fs.StringArrayVarP(&c.addrs, "addr", "a", nil, "`address` to announce; may be given again")
 			fs.StringArrayVar(&c.nbd, "nbd", nil, "`address` to announce for NBD, such as tcp!127.0.0.1!10809 or nbd.sock; may be given again")
 			fs.StringVar(&c.files, "files", "", "`folder` to serve as /files")
+			fs.StringVar(&c.fossil, "fossil", "", "`address` of the Fossil, over the same Venti server, in which images live")
 			fs.IntVar(&c.images, "images", 0, "how many disks are kept open; 0 means 32")
 			fs.BoolVar(&c.open, "open", false, "allow addresses that other machines can reach and that ask for no certificate")
 			fs.StringArrayVar(&c.users, "user", nil, "`rule` of who a client is, such as \"10.0.0.0/8 glenda\"; may be given again")
@@ -103,6 +109,11 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 		return err
 	}
 	defer tree.Close()
+	disks, err := openLive(ctx, c.fossil, archive, tree, log)
+	if err != nil {
+		return err
+	}
+	defer disks.close()
 
 	var lns, blocks []net.Listener
 	defer func() {
@@ -128,13 +139,13 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 		return err
 	}
 	srv := ninep.NewServer(tree, ninep.Config{Users: users, User: identity.User, Log: log})
-	disks := nbd.NewServer(tree.Exports(), nbd.Config{Logger: log})
 	group, ctx := errgroup.WithContext(ctx)
 	for _, ln := range lns {
 		group.Go(func() error { return srv.Serve(ctx, ln) })
 	}
-	for _, ln := range blocks {
-		group.Go(func() error { return disks.Serve(ctx, ln) })
+	for i, ln := range blocks {
+		drives := nbd.NewServer(disks.exports(tree, c.nbd[i]), nbd.Config{Logger: log})
+		group.Go(func() error { return drives.Serve(ctx, ln) })
 	}
 	return group.Wait()
 }
