@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,11 +101,12 @@ func (l *left) Sync(ctx context.Context) error { return l.more.Sync(ctx) }
 type storyteller struct {
 	*player
 	*tale
-	clock *clock
-	file  venti.Score // to be grafted
-	data  []byte
-	dead  map[string]bool // snapshots that may be gone
-	n     map[string]int  // how often what was done
+	file venti.Score // to be grafted
+	data []byte
+	dead map[string]bool // snapshots that may be gone
+	n    map[string]int  // how often what was done
+
+	minutes atomic.Int64 // that have passed, for the archiver too
 
 	record func() // notes what a power cut may leave from now on
 }
@@ -113,7 +115,7 @@ func newStoryteller(t *testing.T, st venti.Store, seed uint64, bs int) *storytel
 	t.Helper()
 	s := &storyteller{
 		player: &player{t: t, rng: rand.New(rand.NewPCG(seed, 5)), root: newNode(true, 0, 0), maxData: 150 << 10, snaps: map[string]*node{}},
-		clock:  newClock(), data: ventitest.Block(seed, 90_000), dead: map[string]bool{}, n: map[string]int{},
+		data:   ventitest.Block(seed, 90_000), dead: map[string]bool{}, n: map[string]int{},
 	}
 	s.tale = &tale{states: []*node{newNode(true, 0, 0)}, snaps: s.player.snaps}
 	e, _, err := hashtree.Write(t.Context(), st, bytes.NewReader(s.data), int64(len(s.data)), hashtree.Config{DSize: bs})
@@ -140,10 +142,14 @@ func newStoryteller(t *testing.T, st venti.Store, seed uint64, bs int) *storytel
 	return s
 }
 
+func (s *storyteller) now() time.Time {
+	return newClock().now.Add(time.Duration(s.minutes.Load()) * time.Minute)
+}
+
 // act does one step, like play.
 func (s *storyteller) act() error {
 	ctx := context.Background()
-	s.clock.now = s.clock.now.Add(time.Minute)
+	s.minutes.Add(1)
 	switch k := s.rng.IntN(60); {
 	case k == 0:
 		s.step++
@@ -230,7 +236,7 @@ func TestPowerCut(t *testing.T) {
 				})
 			}
 			s.record()
-			s.fs = mustOpen(t, d, Config{Venti: st, Memory: 400 << 10, Interval: time.Hour, Now: s.clock.Now})
+			s.fs = mustOpen(t, d, Config{Venti: st, Memory: 400 << 10, Interval: time.Hour, Now: s.now})
 			for range 220 {
 				next := s.root.clone()
 				s.states = append(s.states, next)
@@ -274,7 +280,7 @@ func TestPowerCut(t *testing.T) {
 // find opens what a power cut left, looks at it, and has it archived.
 func (s *storyteller) find(t *testing.T, m *disk.Machine, p point, st venti.Store) {
 	t.Helper()
-	fs, err := Open(m.Disk("part"), Config{Venti: st, Now: s.clock.Now, NoArchiver: true, Interval: time.Hour})
+	fs, err := Open(m.Disk("part"), Config{Venti: st, Now: s.now, NoArchiver: true, Interval: time.Hour})
 	if err != nil {
 		t.Fatalf("open after a power cut: %v", err)
 	}
