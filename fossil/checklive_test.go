@@ -48,8 +48,8 @@ func TestCheckLive(t *testing.T) {
 					}
 				}
 			})
-			for i := range 25 {
-				r, err := fs.Check(t.Context(), CheckConfig{Snapshots: i%2 == 0, Venti: i%8 == 7, Fix: AllRepairs})
+			for i := range trials(9) {
+				r, err := fs.Check(t.Context(), CheckConfig{Snapshots: i%2 == 0, Venti: i%4 == 3, Fix: AllRepairs})
 				if err != nil {
 					t.Error(err)
 				}
