@@ -40,7 +40,7 @@ func (im *Image) hasFiles(i int) bool {
 
 // find returns what is in a partition or logical volume, and its first region.
 func (im *Image) find(part string) (data contents, region int, ok bool) {
-	if i := im.part(part); i >= 0 {
+	if i, ok := im.layout.Parts()[part]; ok {
 		return im.partContents(i), i, true
 	}
 	if list := im.layout.volumes()[part]; list != nil {
