@@ -42,7 +42,8 @@ type Remote struct {
 	// Immutable after NewRemote.
 	addr     string
 	patience time.Duration
-	most     int // blocks in unsynced
+	maxWait  time.Duration // between dials
+	most     int           // blocks in unsynced
 	log      *slog.Logger
 	stop     context.CancelFunc // of the dialer's context
 	stopped  context.Context
@@ -106,9 +107,13 @@ func NewRemote(addr string, cfg RemoteConfig) *Remote {
 	r := &Remote{
 		addr:     serverAddr(addr),
 		patience: cmp.Or(cfg.Patience, patience),
+		maxWait:  maxWait,
 		most:     maxUnsynced,
 		log:      cfg.Logger,
 		unsynced: make(map[remoteBlock]mark),
+	}
+	if r.patience > 0 { // who begins to wait when the server is back sees that
+		r.maxWait = min(maxWait, r.patience/4)
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -181,7 +186,12 @@ func (r *Remote) away(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return fmt.Errorf("venti server %s: %w", r.addr, cmp.Or(r.err, error(ErrDisconnected)))
+	if r.err == nil || errors.Is(r.err, ErrDisconnected) {
+		return fmt.Errorf("venti server %s: %w", r.addr, cmp.Or(r.err, error(ErrDisconnected)))
+	}
+	// Why it cannot be dialled, a socket that does not exist perhaps, says
+	// nothing of the block.
+	return fmt.Errorf("venti server %s: %w: %v", r.addr, ErrDisconnected, r.err)
 }
 
 // connection returns the connection and its number or, if there is none, a
@@ -225,7 +235,7 @@ func (r *Remote) redial() {
 	for {
 		r.mu.Lock()
 		wait := r.wait
-		r.wait = min(max(2*wait, minWait), maxWait)
+		r.wait = min(max(2*wait, minWait), r.maxWait)
 		r.mu.Unlock()
 		if wait > 0 { // not all clients of a server at once
 			timer := time.NewTimer(wait/2 + rand.N(wait))
