@@ -48,6 +48,8 @@ type call struct {
 	rep  Fcall
 	err  error
 	done chan struct{} // receives once, when the rest is set
+
+	flushed bool // whoever flushes it gives its tag back; guarded by link.mu
 }
 
 var callPool = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
@@ -55,7 +57,7 @@ var callPool = sync.Pool{New: func() any { return &call{done: make(chan struct{}
 func newCall() *call { return callPool.Get().(*call) }
 
 func (x *call) free() {
-	x.req, x.rep, x.dst, x.n, x.err = Fcall{}, Fcall{}, nil, 0, nil
+	x.req, x.rep, x.dst, x.n, x.err, x.flushed = Fcall{}, Fcall{}, nil, 0, nil, false
 	callPool.Put(x)
 }
 
@@ -237,7 +239,13 @@ func (l *link) readReply(br *bufio.Reader) error {
 	}
 	l.mu.Lock()
 	l.calls[tag] = nil
+	again := int(tag) < linkTags && !x.flushed
 	l.mu.Unlock()
+	// A tag is free when its answer is here, not when somebody looks at that: who
+	// has answers to look at may be waiting for a tag.
+	if again {
+		l.tags <- tag
+	}
 	x.done <- struct{}{}
 	return nil
 }
@@ -318,9 +326,6 @@ func (l *link) wait(ctx context.Context, x *call) error {
 	case <-ctx.Done():
 		cancelled = l.flush(ctx, x)
 	}
-	if l.local == nil {
-		l.tags <- x.req.Tag
-	}
 	if cancelled != nil {
 		return cancelled
 	}
@@ -334,6 +339,17 @@ func (l *link) flush(ctx context.Context, x *call) error {
 		return nil
 	}
 	tag := x.req.Tag
+	l.mu.Lock()
+	pending := l.calls[tag] == x
+	if pending {
+		x.flushed = true // the tag must not be another's while it is flushed
+	}
+	l.mu.Unlock()
+	if !pending {
+		<-x.done
+		return nil
+	}
+	defer func() { l.tags <- tag }()
 	y := newCall()
 	defer y.free()
 	y.req = Fcall{Type: Tflush, Tag: tag + linkTags, Oldtag: tag}
@@ -345,7 +361,7 @@ func (l *link) flush(ctx context.Context, x *call) error {
 	<-y.done
 	// Either x was answered before the flush, or it never will be.
 	l.mu.Lock()
-	pending := l.calls[tag] == x
+	pending = l.calls[tag] == x
 	if pending {
 		l.calls[tag] = nil
 	}

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"strata/internal/ninep"
 )
@@ -88,6 +91,40 @@ func TestStream(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAnswersNobodyTakes has more answers wait for their askers than there are
+// tags, while others want tags.
+func TestAnswersNobodyTakes(t *testing.T) {
+	all := pattern(1 << 20)
+	_, root := dial(t, benchTreeOf(block(all), int64(len(all))), ninep.ClientConfig{Msize: 8192})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	open := func() *ninep.File {
+		f := mustWalk(t, root, "f")
+		if err := f.Open(ctx, ninep.OREAD); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	for range 8 { // each has sixteen answers in flight
+		next, stop := iter.Pull2(open().Stream(ctx, 0))
+		defer stop()
+		if _, err, ok := next(); !ok || err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	for range 16 {
+		f := open()
+		wg.Go(func() {
+			got := make([]byte, len(all))
+			if _, err := f.ReadAt(ctx, got, 0); err != nil || !bytes.Equal(got, all) {
+				t.Errorf("a read beside others: %v, or what it has read differs", err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // benchTreeOf is a tree whose file f has n bytes.
