@@ -174,6 +174,7 @@ func usable(t *testing.T) []string {
 // kernel with two of the ways to mount it, or with STRATA_TRIAL two with all, and
 // git.
 func TestLinuxOnFossil(t *testing.T) {
+	skipRacing(t)
 	type way struct{ dialect, cache string }
 	ways := map[string][]way{"6.12": {{"9p2000.L", "mmap"}, {"9p2000.u", "loose"}}}
 	if os.Getenv("STRATA_TRIAL") != "" {

@@ -42,11 +42,20 @@ func abilities(version, dialect, cache string) workload.Abilities {
 // TestLinux has Linux's own client, of two kernels, mount our server in each
 // dialect and with each way to cache, and work in it.
 func TestLinux(t *testing.T) {
+	skipRacing(t)
 	for _, version := range []string{"6.1", "6.12"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			testLinux(t, version)
 		})
+	}
+}
+
+// skipRacing skips a test with guests under the race detector, where they take
+// twenty minutes to do what 9pfuse does to the same servers in one.
+func skipRacing(t *testing.T) {
+	if racing {
+		t.Skip("the race detector watches Test9pfuse instead")
 	}
 }
 
