@@ -1,16 +1,17 @@
 #!/bin/sh
 # The longer trials: power cuts on the simulated disk, an index of a hundred
-# million entries (6 GB of disk), a directory of 100,000 files, a million
+# million entries (6 GB of disk), a directory of 100,000 files, half a million
 # operations on fossil beside a model, kill -9 of a real venti and a real fossil,
 # every fuzz target. $1 multiplies their length; from 2 on mounts do more than in
-# the tests, too, and with 20 a million blocks go through servers that are killed.
+# the tests, too, with 8 a fossil is killed 200 times, and with 20 a million
+# blocks go through servers that are killed.
 set -eu
 times=${1:-1}
 STRATA_TRIAL=$((times * 8)) go test -count=1 -timeout 60m -v ./venti/store
 STRATA_ENTRIES=100000000 go test -count=1 -timeout 30m -v -run '^TestManyEntries$' ./venti/store
-STRATA_TRIAL=$((times * 2)) go test -count=1 -timeout 90m -v ./fossil/...
+STRATA_TRIAL=$times go test -count=1 -timeout 90m -v ./fossil/...
 STRATA_TRIAL=$times go test -count=1 -timeout 30m -v -run '^TestManyFiles$' ./vac
 STRATA_TRIAL=$times go test -count=1 -timeout 30m -v -run 'Vac' ./tests/interop
 STRATA_TRIAL=$times go test -count=1 -timeout 60m -v ./tests/crash
 [ "$times" -lt 2 ] || STRATA_TRIAL=$times go test -count=1 -timeout 120m -v ./tests/mount
-sh tests/fuzz.sh "$((times * 10))s"
+sh tests/fuzz.sh "$((times * 6))s"
