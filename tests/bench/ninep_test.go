@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,11 +153,12 @@ func nineChild(b *testing.B, kind string) string {
 
 func startNine(b *testing.B, cmd *exec.Cmd) {
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the original's fossil serves from a child
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		cmd.Process.Kill()
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		cmd.Wait()
 	})
 }
@@ -185,10 +187,12 @@ func diod(b *testing.B) (addr, aname string) {
 }
 
 // connect waits for a server and connects to it.
-func connect(b *testing.B, path string) net.Conn {
+func connect(b *testing.B, path string) net.Conn { return connectTo(b, "unix", path) }
+
+func connectTo(b *testing.B, network, path string) net.Conn {
 	b.Helper()
 	for range 500 {
-		if c, err := net.Dial("unix", path); err == nil {
+		if c, err := net.Dial(network, path); err == nil {
 			b.Cleanup(func() { c.Close() })
 			return c
 		}
