@@ -3,7 +3,7 @@
 # million entries (6 GB of disk), a directory of 100,000 files, half a million
 # operations on fossil beside a model, kill -9 of a real venti and a real fossil,
 # every fuzz target. $1 multiplies their length; from 2 on mounts do more than in
-# the tests, too, with 8 a fossil is killed 200 times, and with 20 a million
+# the tests, too, with 16 a fossil is killed 200 times, and with 20 a million
 # blocks go through servers that are killed.
 set -eu
 times=${1:-1}

@@ -31,7 +31,7 @@ func fossilKills(t *testing.T) int {
 	if os.Getenv("STRATA_TRIAL") == "" {
 		return 8
 	}
-	return kills(t) / 4
+	return kills(t) / 8
 }
 
 // A saver writes files, each of which says in all its bytes which it is.
