@@ -10,10 +10,11 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"strata/internal/netaddr"
 )
 
 // Bounds of a server.
@@ -144,34 +145,7 @@ func NewServer(st Store, cfg ServerConfig) *Server {
 // within a few seconds, and Serve returns nil after the last connection's
 // goroutines have ended. Several calls may serve several listeners.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	outer := ctx
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { ln.Close() })
-	var conns sync.WaitGroup
-	defer func() {
-		if stop() {
-			ln.Close()
-		}
-		cancel()
-		conns.Wait()
-	}()
-	for {
-		nc, err := ln.Accept()
-		switch {
-		case err == nil:
-		case outer.Err() != nil:
-			return nil
-		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS),
-			errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ECONNABORTED):
-			s.log.Error("accept", "err", err)
-			select { // it may pass
-			case <-time.After(50 * time.Millisecond):
-			case <-ctx.Done():
-			}
-			continue
-		default:
-			return fmt.Errorf("accept: %w", err)
-		}
+	return netaddr.Serve(ctx, ln, s.log, func(nc net.Conn) func(context.Context) {
 		who := newCaller(nc)
 		slots := s.conns
 		if a, _ := accessOf(s.access, &who); a == denied {
@@ -183,13 +157,13 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			s.clients.refused.Add(1)
 			s.log.Warn("too many connections", "client", nc.RemoteAddr(), "max", cap(slots))
 			nc.Close()
-			continue
+			return nil
 		}
-		conns.Go(func() {
+		return func(ctx context.Context) {
 			defer func() { <-slots }()
 			s.ServeConn(ctx, nc)
-		})
-	}
+		}
+	})
 }
 
 // ServeConn serves one client, which may be in the same process (net.Pipe),

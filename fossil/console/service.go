@@ -53,7 +53,7 @@ func (h *Host) Serve(ctx context.Context, cfg ServiceConfig) (addr string, err e
 	if err != nil {
 		return "", err
 	}
-	s := &service{cfg: cfg, network: ln.Addr().Network(), addr: dialled(ln.Addr()), ln: ln, done: make(chan struct{})}
+	s := &service{cfg: cfg, network: ln.Addr().Network(), addr: netaddr.Announced(ln.Addr()), ln: ln, done: make(chan struct{})}
 	if !cfg.Console && !cfg.HTTP {
 		c := ninep.Config{Users: h.cfg.Users, Admit: h.admit(&s.cfg), Log: h.log}
 		if h.cfg.Identity != nil && !cfg.NoAuth {
@@ -157,18 +157,6 @@ func (s *service) line() string {
 		return s.addr
 	}
 	return "-" + b.String() + " " + s.addr
-}
-
-// dialled returns an address as it is dialled.
-func dialled(a net.Addr) string {
-	if a.Network() == "unix" {
-		return "unix!" + a.String()
-	}
-	host, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return a.String()
-	}
-	return a.Network() + "!" + host + "!" + port
 }
 
 // admit returns what asks whether a client may come in, and is told when it

@@ -10,11 +10,14 @@ import (
 	"net"
 	"strings"
 	"sync"
+
+	"strata/internal/netaddr"
 )
 
 // A console's stream is text: for each line that comes what the command has to
-// say, the error if there is one, and the prompt, without an end of line. A program that wants to tell these apart begins with a line
-// that is one NUL; then each reply is
+// say, the error if there is one, and the prompt, without an end of line. A
+// program that wants to tell these apart begins with a line that is one NUL;
+// then each reply is
 //
 //	what the command has to say  NUL  the error or nothing  NUL  the prompt  NUL
 //
@@ -32,26 +35,8 @@ var errLine = errors.New("line too long")
 
 // serveConsoles serves the console to all who come until ctx ends.
 func (h *Host) serveConsoles(ctx context.Context, ln net.Listener, admit func(io.ReadWriteCloser) (func(), error)) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	stop := context.AfterFunc(ctx, func() { ln.Close() })
-	defer func() {
-		if stop() {
-			ln.Close()
-		}
-	}()
-	for {
-		conn, err := ln.Accept()
-		if ctx.Err() != nil {
-			if err == nil {
-				conn.Close()
-			}
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("console: accept: %w", err)
-		}
-		wg.Go(func() {
+	return netaddr.Serve(ctx, ln, h.log, func(conn net.Conn) func(context.Context) {
+		return func(ctx context.Context) {
 			defer conn.Close()
 			ended, err := admit(conn)
 			if err != nil {
@@ -64,8 +49,8 @@ func (h *Host) serveConsoles(ctx context.Context, ln net.Listener, admit func(io
 			if err := h.ServeConsole(ctx, conn); err != nil && ctx.Err() == nil {
 				h.log.Info("console", "error", err)
 			}
-		})
-	}
+		}
+	})
 }
 
 // ServeConsole serves the console to whoever is at the other end of conn,

@@ -323,3 +323,16 @@ func (c Config) Listen(ctx context.Context, addr, service string) (net.Listener,
 	}
 	return newTLSListener(ln, files, c.Logger), nil
 }
+
+// Announced returns the address of a listener as it is dialled: unix!/path, or
+// net!host!port.
+func Announced(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "unix!" + a.String()
+	}
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return a.Network() + "!" + host + "!" + port
+}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"strata/internal/netaddr"
 )
 
 // Config holds the options of a Server; its zero value is usable.
@@ -111,46 +112,19 @@ func NewServer(exports Exports, cfg Config) *Server {
 // within a few seconds, and Serve returns nil after the last connection's
 // goroutines have ended. Several calls may serve several listeners.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	outer := ctx
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, func() { ln.Close() })
-	var conns sync.WaitGroup
-	defer func() {
-		if stop() {
-			ln.Close()
-		}
-		cancel()
-		conns.Wait()
-	}()
-	for {
-		nc, err := ln.Accept()
-		switch {
-		case err == nil:
-		case outer.Err() != nil:
-			return nil
-		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS),
-			errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ECONNABORTED):
-			s.log.Error("accept", "err", err)
-			select { // it may pass
-			case <-time.After(50 * time.Millisecond):
-			case <-ctx.Done():
-			}
-			continue
-		default:
-			return fmt.Errorf("accept: %w", err)
-		}
+	return netaddr.Serve(ctx, ln, s.log, func(nc net.Conn) func(context.Context) {
 		select {
 		case s.conns <- struct{}{}:
 		default:
 			s.log.Warn("too many connections", "client", nc.RemoteAddr(), "max", cap(s.conns))
 			nc.Close()
-			continue
+			return nil
 		}
-		conns.Go(func() {
+		return func(ctx context.Context) {
 			defer func() { <-s.conns }()
 			s.ServeConn(ctx, nc)
-		})
-	}
+		}
+	})
 }
 
 // A conn is one client's connection. Its fields belong to the goroutine that

@@ -128,7 +128,7 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 				return err
 			}
 			*lns = append(*lns, ln)
-			fmt.Fprintln(io.Stdout, announced(ln.Addr()))
+			fmt.Fprintln(io.Stdout, netaddr.Announced(ln.Addr()))
 		}
 		return nil
 	}
@@ -148,16 +148,4 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 		group.Go(func() error { return drives.Serve(ctx, ln) })
 	}
 	return group.Wait()
-}
-
-// announced returns an address as it is dialled.
-func announced(a net.Addr) string {
-	if a.Network() == "unix" {
-		return "unix!" + a.String()
-	}
-	host, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return a.String()
-	}
-	return a.Network() + "!" + host + "!" + port
 }
