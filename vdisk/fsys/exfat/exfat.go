@@ -12,7 +12,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"math/bits"
 	"unicode/utf16"
 
 	"strata/internal/disk"
@@ -60,12 +59,10 @@ func probe(r io.ReaderAt, size int64) (*fsys.FileSystem, error) {
 	}
 	fs.Clean = err == nil
 	return fsys.Finish(fs, err, func(yield func(fsys.Extent) bool) error {
-		for i := nextBit(used, 0, v.clusters, false); i < v.clusters; {
-			end := nextBit(used, i, v.clusters, true)
+		for i, end := range fsys.ClearRuns(used, v.clusters) {
 			if !yield(fsys.Extent{Off: v.offset(i + firstCluster), Len: (end - i) * v.clusterSize}) {
 				break
 			}
-			i = nextBit(used, end, v.clusters, false)
 		}
 		return nil
 	})
@@ -189,19 +186,4 @@ func text(b []byte, n int) string {
 		words = append(words, le16(b))
 	}
 	return string(utf16.Decode(words))
-}
-
-// nextBit returns the first bit from i on that is want, or n.
-func nextBit(bitmap []uint64, i, n int64, want bool) int64 {
-	for i < n {
-		word := bitmap[i/64]
-		if !want {
-			word = ^word
-		}
-		if word >>= i % 64; word != 0 {
-			return min(i+int64(bits.TrailingZeros64(word)), n)
-		}
-		i = i/64*64 + 64
-	}
-	return n
 }

@@ -58,12 +58,10 @@ func probe(r io.ReaderAt, size int64) (*fsys.FileSystem, error) {
 		err = v.checkFiles(used, fs)
 	}
 	return fsys.Finish(fs, err, func(yield func(fsys.Extent) bool) error {
-		for i := nextBit(used, 0, v.clusters, false); i < v.clusters; {
-			end := nextBit(used, i, v.clusters, true)
+		for i, end := range fsys.ClearRuns(used, v.clusters) {
 			if !yield(fsys.Extent{Off: i * v.clusterSize, Len: (end - i) * v.clusterSize}) {
 				break
 			}
-			i = nextBit(used, end, v.clusters, false)
 		}
 		return nil
 	})
@@ -176,19 +174,4 @@ func own(used, owned []uint64, x run, number int64) error {
 		c += n
 	}
 	return nil
-}
-
-// nextBit returns the first bit from i on that is want, or n.
-func nextBit(bitmap []uint64, i, n int64, want bool) int64 {
-	for i < n {
-		word := bitmap[i/64]
-		if !want {
-			word = ^word
-		}
-		if word >>= i % 64; word != 0 {
-			return min(i+int64(bits.TrailingZeros64(word)), n)
-		}
-		i = i/64*64 + 64
-	}
-	return n
 }
