@@ -110,9 +110,6 @@ func (w *tale) verify(t *testing.T, m *disk.Machine, p point) {
 	if err != nil {
 		t.Fatalf("open after a crash: %v", err)
 	}
-	if err := fs.b.Settle(t.Context()); err != nil {
-		t.Error(err)
-	}
 	clean(t, fs)
 	// A snapshot is whole or not there at all.
 	snaps, err := fs.Snapshots(t.Context(), "/")
