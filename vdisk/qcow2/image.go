@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
-	"os"
-	"sync"
-	"time"
+
+	"strata/vdisk/internal/imagefile"
 )
 
 // A Layer is a disk that another may lie upon. Its methods, but for Close, may
@@ -30,11 +29,9 @@ type Image struct {
 	length  int64 // of the file
 	l1      []uint64
 	backing Layer // nil if there is none
-	tables  cache
-	plain   cache // clusters that were compressed
-
-	file  *os.File // nil in tests
-	mtime time.Time
+	tables  *imagefile.Cache[uint64]
+	plain   *imagefile.Cache[uint64] // clusters that were compressed
+	file    *imagefile.File          // nil in tests
 }
 
 // Both caches are bounded by bytes, and by numbers of clusters below which they
@@ -70,7 +67,7 @@ func newImage(r io.ReaderAt, length int64) (*Image, error) {
 		im.l1[i] = e & offsetMask
 	}
 	most := min(max(cacheLeast, int(cacheBytes/h.cluster())), cacheMost)
-	im.tables.most, im.plain.most = most, most
+	im.tables, im.plain = imagefile.NewCache[uint64](most), imagefile.NewCache[uint64](most)
 	return im, nil
 }
 
@@ -93,12 +90,8 @@ func (im *Image) Close() error {
 // opened.
 func (im *Image) Unchanged() error {
 	if im.file != nil {
-		fi, err := im.file.Stat()
-		if err != nil {
+		if err := im.file.Unchanged(); err != nil {
 			return err
-		}
-		if fi.Size() != im.length || !fi.ModTime().Equal(im.mtime) {
-			return fmt.Errorf("%s: was written to while it was read", im.file.Name())
 		}
 	}
 	if u, ok := im.backing.(interface{ Unchanged() error }); ok {
@@ -136,7 +129,7 @@ func (im *Image) lookup(off int64) (place, error) {
 		end := (index/im.perTable() + 1) * im.perTable() << im.clusterBits
 		return place{kind: absent, n: min(end, im.size) - off}, nil
 	}
-	table, err := im.tables.get(host, func() ([]byte, error) { return im.readAt(int64(host), cs) })
+	table, err := im.tables.Get(host, func() ([]byte, error) { return im.readAt(int64(host), cs) })
 	if err != nil {
 		return place{}, fmt.Errorf("read table at %#x: %w", host, err)
 	}
@@ -217,23 +210,7 @@ func (im *Image) fill(p []byte, at int64) error {
 
 // ReadAt reads the disk as io.ReaderAt says.
 func (im *Image) ReadAt(p []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("read at %d", off)
-	}
-	if off >= im.size {
-		return 0, io.EOF
-	}
-	if int64(len(p)) > im.size-off {
-		p, err = p[:im.size-off], io.EOF
-	}
-	for n < len(p) {
-		m, rerr := im.readSome(p[n:], off+int64(n))
-		if rerr != nil {
-			return n, fmt.Errorf("read at %d: %w", off+int64(n), rerr)
-		}
-		n += m
-	}
-	return n, err
+	return imagefile.ReadAt(p, off, im.size, im.readSome)
 }
 
 // readSome fills the beginning of p.
@@ -250,7 +227,7 @@ func (im *Image) readSome(p []byte, off int64) (n int, err error) {
 	case absent:
 		return len(q), im.readBacking(q, off)
 	case compressed:
-		data, err := im.plain.get(pl.desc, func() ([]byte, error) { return im.decompress(pl.desc) })
+		data, err := im.plain.Get(pl.desc, func() ([]byte, error) { return im.decompress(pl.desc) })
 		if err != nil {
 			return 0, err
 		}
@@ -353,50 +330,4 @@ func (im *Image) decompress(desc uint64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: compressed cluster at %#x: %w", errCorrupt, at, err)
 	}
 	return out, nil
-}
-
-// A cache keeps the pieces used last of a file, by what names them. What it
-// gives must not be changed.
-type cache struct {
-	most int
-
-	mu   sync.Mutex // guards the field below; not held while reading
-	list []cached   // the one used last at the end
-}
-
-type cached struct {
-	key  uint64
-	data []byte
-}
-
-// get returns a piece, which read reads if it is not there.
-func (c *cache) get(key uint64, read func() ([]byte, error)) ([]byte, error) {
-	if b := c.find(key); b != nil {
-		return b, nil
-	}
-	b, err := read()
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.list) >= c.most {
-		copy(c.list, c.list[1:])
-		c.list = c.list[:len(c.list)-1]
-	}
-	c.list = append(c.list, cached{key, b})
-	return b, nil
-}
-
-func (c *cache) find(key uint64) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i := len(c.list) - 1; i >= 0; i-- {
-		if e := c.list[i]; e.key == key {
-			copy(c.list[i:], c.list[i+1:])
-			c.list[len(c.list)-1] = e
-			return e.data
-		}
-	}
-	return nil
 }

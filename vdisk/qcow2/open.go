@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"strata/vdisk/internal/imagefile"
 )
 
 // maxChain is how many images may lie upon one another.
@@ -99,7 +101,7 @@ func (c *chain) open(f *os.File, dir string) (im *Image, err error) {
 	if im, err = newImage(f, fi.Size()); err != nil {
 		return nil, err
 	}
-	im.file, im.mtime = f, fi.ModTime()
+	im.file = imagefile.Watch(f, fi)
 	if im.header.backing == "" {
 		return im, nil
 	}

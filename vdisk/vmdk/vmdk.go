@@ -19,9 +19,10 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/klauspost/compress/zlib"
+
+	"strata/vdisk/internal/imagefile"
 )
 
 // All integers are little-endian, and offsets count sectors of 512 bytes. A
@@ -73,12 +74,9 @@ type Image struct {
 	zeros      bool // a table's 1 means zeros
 	directory  []uint32
 
-	file  *os.File // nil in tests
-	mtime time.Time
-
-	mu     sync.Mutex // guards the fields below; not held while reading
-	tables pieces
-	grains pieces
+	tables *imagefile.Cache[uint32]
+	grains *imagefile.Cache[uint32]
+	file   *imagefile.File // nil in tests
 }
 
 // How many tables and grains are kept: a table is 2 KiB, a grain 64 KiB.
@@ -86,36 +84,6 @@ const (
 	keepTables = 256
 	keepGrains = 64
 )
-
-// pieces are the ones used last, by where they are in the file.
-type pieces struct {
-	keep int
-	list []piece // the one used last at the end
-}
-
-type piece struct {
-	at   uint32
-	data []byte
-}
-
-func (p *pieces) find(at uint32) []byte {
-	for i := len(p.list) - 1; i >= 0; i-- {
-		if e := p.list[i]; e.at == at {
-			copy(p.list[i:], p.list[i+1:])
-			p.list[len(p.list)-1] = e
-			return e.data
-		}
-	}
-	return nil
-}
-
-func (p *pieces) add(at uint32, data []byte) {
-	if len(p.list) >= p.keep {
-		copy(p.list, p.list[1:])
-		p.list = p.list[:len(p.list)-1]
-	}
-	p.list = append(p.list, piece{at, data})
-}
 
 // IsImage tells whether data, the beginning of a file, is that of a sparse
 // VMDK.
@@ -147,7 +115,7 @@ func openFile(f *os.File) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	im.file, im.mtime = f, fi.ModTime()
+	im.file = imagefile.Watch(f, fi)
 	return im, nil
 }
 
@@ -169,7 +137,7 @@ func newImage(r io.ReaderAt, length int64) (*Image, error) {
 			return nil, err
 		}
 	}
-	im := &Image{r: r, length: length, tables: pieces{keep: keepTables}, grains: pieces{keep: keepGrains}}
+	im := &Image{r: r, length: length, tables: imagefile.NewCache[uint32](keepTables), grains: imagefile.NewCache[uint32](keepGrains)}
 	if err := im.header(counted); err != nil {
 		return nil, err
 	}
@@ -286,32 +254,7 @@ func (im *Image) Unchanged() error {
 	if im.file == nil {
 		return nil
 	}
-	fi, err := im.file.Stat()
-	if err != nil {
-		return err
-	}
-	if fi.Size() != im.length || !fi.ModTime().Equal(im.mtime) {
-		return fmt.Errorf("%s: was written to while it was read", im.file.Name())
-	}
-	return nil
-}
-
-// keep returns a piece of the file, from memory or by read.
-func (im *Image) keep(p *pieces, at uint32, read func() ([]byte, error)) ([]byte, error) {
-	im.mu.Lock()
-	b := p.find(at)
-	im.mu.Unlock()
-	if b != nil {
-		return b, nil
-	}
-	b, err := read()
-	if err != nil {
-		return nil, err
-	}
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	p.add(at, b)
-	return b, nil
+	return im.file.Unchanged()
 }
 
 // lookup returns where the grain at off is, in sectors, or 0 if it is zeros,
@@ -323,7 +266,7 @@ func (im *Image) lookup(off int64) (at uint32, n int64, err error) {
 	if im.directory[t] == 0 {
 		return 0, min((t+1)*tableEntries*im.grain, im.size) - off, nil
 	}
-	table, err := im.keep(&im.tables, im.directory[t], func() ([]byte, error) {
+	table, err := im.tables.Get(im.directory[t], func() ([]byte, error) {
 		b := make([]byte, tableEntries*4)
 		if _, err := im.r.ReadAt(b, int64(im.directory[t])*sector); err != nil {
 			return nil, fmt.Errorf("read table at sector %d: %w", im.directory[t], noEOF(err))
@@ -350,23 +293,7 @@ func noEOF(err error) error {
 
 // ReadAt reads the disk as io.ReaderAt says.
 func (im *Image) ReadAt(p []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("read at %d", off)
-	}
-	if off >= im.size {
-		return 0, io.EOF
-	}
-	if int64(len(p)) > im.size-off {
-		p, err = p[:im.size-off], io.EOF
-	}
-	for n < len(p) {
-		m, rerr := im.readSome(p[n:], off+int64(n))
-		if rerr != nil {
-			return n, fmt.Errorf("read at %d: %w", off+int64(n), rerr)
-		}
-		n += m
-	}
-	return n, err
+	return imagefile.ReadAt(p, off, im.size, im.readSome)
 }
 
 // readSome fills the beginning of p.
@@ -381,7 +308,7 @@ func (im *Image) readSome(p []byte, off int64) (int, error) {
 	case at == 0:
 		clear(p)
 	case im.compressed:
-		data, err := im.keep(&im.grains, at, func() ([]byte, error) { return im.inflate(at, off-within) })
+		data, err := im.grains.Get(at, func() ([]byte, error) { return im.inflate(at, off-within) })
 		if err != nil {
 			return 0, err
 		}

@@ -2,7 +2,6 @@ package vmdk
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -12,34 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-// golden returns the images in testdata, which qemu-img made.
-func golden(t testing.TB) map[string][]byte {
-	t.Helper()
-	names, err := filepath.Glob("testdata/golden/*.vmdk.gz")
-	if err != nil || len(names) == 0 {
-		t.Fatalf("no images: %v", err)
-	}
-	all := map[string][]byte{}
-	for _, name := range names {
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		z, err := gzip.NewReader(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(z)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-		all[strings.TrimSuffix(filepath.Base(name), ".vmdk.gz")] = b
-	}
-	return all
-}
+	"strata/vdisk/internal/imagefile/imagefiletest"
+)
 
 // goldenDisk is what they hold: 200 KiB with A from 1 to 4 KiB, B from 130 to
 // 131, C in the last.
@@ -100,7 +74,7 @@ func check(t *testing.T, im *Image, want []byte) {
 }
 
 func TestGolden(t *testing.T) {
-	for name, b := range golden(t) {
+	for name, b := range imagefiletest.Golden(t, "vmdk") {
 		im, err := newImage(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -173,7 +147,7 @@ func TestPeer(t *testing.T) {
 }
 
 func TestRefuses(t *testing.T) {
-	good := golden(t)["monolithicSparse"]
+	good := imagefiletest.Golden(t, "vmdk")["monolithicSparse"]
 	for _, c := range []struct {
 		at   int
 		b    []byte
@@ -200,7 +174,7 @@ func TestRefuses(t *testing.T) {
 		}
 	}
 	// A grain that says that it is another.
-	b := bytes.Clone(golden(t)["streamOptimized"])
+	b := bytes.Clone(imagefiletest.Golden(t, "vmdk")["streamOptimized"])
 	im, err := newImage(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
 		t.Fatal(err)
@@ -218,7 +192,7 @@ func TestRefuses(t *testing.T) {
 // FuzzImage reads an image that may be anything. It may be refused; if it is
 // not, reading ends, and what is no data is zeros.
 func FuzzImage(f *testing.F) {
-	for _, b := range golden(f) {
+	for _, b := range imagefiletest.Golden(f, "vmdk") {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -226,22 +200,6 @@ func FuzzImage(f *testing.F) {
 		if err != nil {
 			return
 		}
-		off := int64(0)
-		for range 200 {
-			start, end, err := im.NextData(off)
-			if err != nil {
-				im.ReadAt(make([]byte, 1<<16), off)
-				return
-			}
-			if start < off || end <= start || end > im.size {
-				t.Fatalf("data after %d: %d to %d of %d", off, start, end, im.size)
-			}
-			hole := make([]byte, min(start-off, 1<<16))
-			if n, err := im.ReadAt(hole, off); n < len(hole) || err != nil && err != io.EOF || len(bytes.Trim(hole, "\x00")) > 0 {
-				t.Fatalf("hole at %d: %d bytes, %v", off, n, err)
-			}
-			im.ReadAt(make([]byte, min(end-start, 1<<16)), start)
-			off = end
-		}
+		imagefiletest.Fuzz(t, im)
 	})
 }
