@@ -33,8 +33,8 @@ type Image struct {
 	entries []venti.Entry      // of the regions
 	readers []*hashtree.Reader // of the regions
 
-	mu    sync.Mutex        // guards files; held while the archive is read
-	files map[int]fsys.File // what Files has opened, by region
+	mu    sync.Mutex           // guards files; held while the archive is read
+	files map[string]fsys.File // what Files has opened, by partition
 }
 
 // OpenText opens the image that text names: "vdisk:" and 40 hex digits, the

@@ -31,49 +31,55 @@ func opener(kind string) func(r io.ReaderAt, size int64) (fsys.File, error) {
 	return nil
 }
 
-// hasFiles tells whether Files can read the partition or volume that region i
-// begins.
-func (im *Image) hasFiles(i int) bool {
-	f := im.layout.Regions[i].FileSystem
-	return f != nil && opener(f.Type) != nil
+// HasFiles tells whether OpenFiles can read the partition or volume that r is
+// the first region of.
+func (r *Region) HasFiles() bool {
+	return r.FileSystem != nil && opener(r.FileSystem.Type) != nil
 }
 
-// find returns what is in a partition or logical volume, and its first region.
-func (im *Image) find(part string) (data contents, region int, ok bool) {
-	if i, ok := im.layout.Parts()[part]; ok {
-		return im.partContents(i), i, true
-	}
-	if list := im.layout.volumes()[part]; list != nil {
-		return &joined{im, list}, list[0], true
-	}
-	return nil, 0, false
-}
-
-// Files returns the root directory of the file system in a partition, which is
-// called as in a Tree: its number, or 0 for a disk without a table, or such and
-// a dot and the name of a logical volume. The error is ErrNoFiles, or says why
-// it cannot be read.
-func (im *Image) Files(part string) (fsys.File, error) {
-	data, i, ok := im.find(part)
-	if !ok || !im.hasFiles(i) {
+// OpenFiles returns the root directory of the file system in a partition of a
+// disk with this layout, which read reads. The partition is called as in a Tree:
+// its number, or 0 for a disk without a table, or such and a dot and the name of
+// a logical volume. The error is ErrNoFiles, or says why it cannot be read.
+func (l *Layout) OpenFiles(part string, read ReadFunc) (fsys.File, error) {
+	p, ok := l.Places()[part]
+	if !ok || !l.Regions[p.Region].HasFiles() {
 		return nil, fmt.Errorf("partition %s: %w", part, ErrNoFiles)
 	}
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	if f := im.files[i]; f != nil {
-		return f, nil
-	}
-	r := &im.layout.Regions[i]
-	// A lock is held while the archive is read: only others who want the same
-	// thing, or to look into another partition, wait.
-	f, err := opener(r.FileSystem.Type)(patientReader{data}, data.Size())
+	r := &placeReader{p, read}
+	f, err := opener(l.Regions[p.Region].FileSystem.Type)(patientReader{r}, r.Size())
 	if err != nil {
 		return nil, fmt.Errorf("partition %s: %w", part, err)
 	}
-	if im.files == nil {
-		im.files = make(map[int]fsys.File)
+	return f, nil
+}
+
+// contents returns what is in a partition or a logical volume.
+func (im *Image) contents(p Place) contents {
+	if len(p.Runs) == 1 && im.layout.Regions[p.Region].Volume == nil {
+		return im.partContents(p.Region)
 	}
-	im.files[i] = f
+	return &placeReader{p, im.ReadAtContext}
+}
+
+// Files returns the root directory of the file system in a partition: see
+// Layout.OpenFiles.
+func (im *Image) Files(part string) (fsys.File, error) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	if f := im.files[part]; f != nil {
+		return f, nil
+	}
+	// A lock is held while the archive is read: only others who want the same
+	// thing, or to look into another partition, wait.
+	f, err := im.layout.OpenFiles(part, im.ReadAtContext)
+	if err != nil {
+		return nil, err
+	}
+	if im.files == nil {
+		im.files = make(map[string]fsys.File)
+	}
+	im.files[part] = f
 	return f, nil
 }
 
@@ -129,67 +135,162 @@ func WalkFiles(root fsys.File, path string, follow bool) (fsys.File, error) {
 // filesDir returns the directory fs of a partition, which is opened when it is
 // looked into.
 func (t *Tree) filesDir(im *Image, part, id string) ninep.Node {
-	root := func() (fsys.File, error) {
-		f, err := im.Files(part)
-		if err != nil {
-			return nil, insideError(err)
-		}
-		return f, nil
-	}
 	d := dirStat("fs", id)
 	d.Qid.Vers = 1
-	return ninep.LookupDir(d, func(_ context.Context, name string) (ninep.Node, error) {
-		f, err := root()
-		if err != nil {
-			return nil, err
-		}
-		return t.lookInside(f, name, id)
-	}, func(context.Context) ([]ninep.Dir, error) {
-		f, err := root()
-		if err != nil {
-			return nil, err
-		}
-		return listInside(f, id)
+	return t.FilesDir(d, id, false, func(context.Context) (Opened, error) {
+		f, err := im.Files(part)
+		return Opened{File: f, Vers: 1}, err
 	})
 }
 
-// lookInside returns the node of a file in a directory inside a partition.
-func (t *Tree) lookInside(dir fsys.File, name, id string) (ninep.Node, error) {
-	f, err := dir.Lookup(name)
+// Opened is a file inside a partition that somebody uses.
+type Opened struct {
+	fsys.File
+	Vers uint32 // of its qid
+	Done func() // ends the use; may be nil
+}
+
+func (o Opened) done() {
+	if o.Done != nil {
+		o.Done()
+	}
+}
+
+// FilesDir returns a directory, described by d, whose contents are those of the
+// root directory of a file system. id is what the qids of the files in it are made
+// from. If the file system may change, each file is looked for again, from root
+// on, whenever something is asked of it; what is open stays what it was.
+func (t *Tree) FilesDir(d ninep.Dir, id string, changes bool, root func(ctx context.Context) (Opened, error)) ninep.Node {
+	d.Mode |= ninep.ModeDir
+	d.Qid.Type |= ninep.QTDir
+	return &insideNode{tree: t, id: id, changes: changes, top: &d, name: d.Name, qid: d.Qid, find: root}
+}
+
+// An insideNode is a file inside a partition.
+type insideNode struct {
+	tree    *Tree
+	id      string
+	changes bool
+	top     *ninep.Dir // what describes the root directory; nil of others
+	name    string
+	qid     ninep.Qid
+	find    func(ctx context.Context) (Opened, error)
+}
+
+// use finds the file.
+func (n *insideNode) use(ctx context.Context) (Opened, error) {
+	o, err := n.find(ctx)
 	if err != nil {
-		return nil, insideError(err)
+		return o, insideError(err)
 	}
-	d := insideDir(name, f.Info(), id)
-	switch {
-	case d.Mode.Dir():
-		return ninep.LookupDir(d, func(_ context.Context, name string) (ninep.Node, error) {
-			return t.lookInside(f, name, id)
-		}, func(context.Context) ([]ninep.Dir, error) {
-			return listInside(f, id)
-		}), nil
-	case f.Info().Mode.IsRegular():
-		return ninep.NewFile(d, insideReader{t, f}), nil
+	return o, nil
+}
+
+// Qid implements ninep.Node: a version is that of when it was walked to.
+func (n *insideNode) Qid() ninep.Qid { return n.qid }
+
+// dir describes the file.
+func (n *insideNode) dir(o Opened) ninep.Dir {
+	if n.top != nil {
+		d := *n.top
+		d.Qid.Vers = o.Vers
+		return d
 	}
-	return ninep.NewFile(d, ninep.FromReaderAt(strings.NewReader(""))), nil
+	return insideDir(n.name, o, n.id)
+}
+
+// Stat implements ninep.Node. The root directory need not be opened.
+func (n *insideNode) Stat(ctx context.Context) (ninep.Dir, error) {
+	if n.top != nil && !n.changes {
+		return *n.top, nil
+	}
+	o, err := n.use(ctx)
+	if err != nil {
+		return ninep.Dir{}, err
+	}
+	defer o.done()
+	return n.dir(o), nil
+}
+
+// Walk implements ninep.Node.
+func (n *insideNode) Walk(ctx context.Context, name string) (ninep.Node, error) {
+	find := func(ctx context.Context) (Opened, error) {
+		o, err := n.find(ctx)
+		if err != nil {
+			return o, err
+		}
+		if o.File, err = o.Lookup(name); err != nil {
+			o.done()
+		}
+		return o, err
+	}
+	c := &insideNode{tree: n.tree, id: n.id, changes: n.changes, name: name, find: find}
+	o, err := c.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.qid = c.dir(o).Qid
+	if n.changes {
+		o.done()
+	} else {
+		c.find = func(context.Context) (Opened, error) { return o, nil }
+	}
+	return c, nil
+}
+
+// Open implements ninep.Node.
+func (n *insideNode) Open(ctx context.Context, mode ninep.OpenMode) (ninep.Handle, error) {
+	o, err := n.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := n.dir(o)
+	if d.Mode.Dir() {
+		defer o.done()
+		return ninep.LookupDir(d, nil, func(context.Context) ([]ninep.Dir, error) { return listInside(o, n.id) }).Open(ctx, mode)
+	}
+	var r ninep.Reader = insideReader{n.tree, o.File}
+	if !o.Info().Mode.IsRegular() {
+		r = ninep.FromReaderAt(strings.NewReader(""))
+	}
+	h, err := ninep.NewFile(d, r).Open(ctx, mode)
+	if err != nil {
+		o.done()
+		return nil, err
+	}
+	return insideHandle{h.(ninep.Reader), o}, nil
+}
+
+// An insideHandle is an open file.
+type insideHandle struct {
+	ninep.Reader
+	o Opened
+}
+
+// Close implements ninep.Handle.
+func (h insideHandle) Close(context.Context) error {
+	h.o.done()
+	return nil
 }
 
 // listInside lists a directory inside a partition. What is damaged is left
 // out.
-func listInside(dir fsys.File, id string) ([]ninep.Dir, error) {
+func listInside(dir Opened, id string) ([]ninep.Dir, error) {
 	var list []ninep.Dir
 	for e, err := range dir.Entries() {
 		switch {
 		case err != nil && e.Name == "":
 			return nil, insideError(err)
 		case err == nil:
-			list = append(list, insideDir(e.Name, e.File.Info(), id))
+			list = append(list, insideDir(e.Name, Opened{File: e.File, Vers: dir.Vers}, id))
 		}
 	}
 	return list, nil
 }
 
 // insideDir describes a file inside a partition.
-func insideDir(name string, info fsys.FileInfo, id string) ninep.Dir {
+func insideDir(name string, o Opened, id string) ninep.Dir {
+	info := o.Info()
 	d := ninep.Dir{
 		Name: name, Mode: ninep.Mode(info.Mode.Perm()), Length: info.Size, Mtime: info.ModTime, Links: info.Links, Target: info.Target,
 		UID: strconv.FormatUint(uint64(info.UID), 10), GID: strconv.FormatUint(uint64(info.GID), 10),
@@ -213,7 +314,7 @@ func insideDir(name string, info fsys.FileInfo, id string) ninep.Dir {
 			d.Mode |= mode
 		}
 	}
-	d.Qid = ninep.Qid{Path: ninep.QidPath(fmt.Sprint(id, "/", info.ID)), Vers: 1, Type: d.Mode.QidType()}
+	d.Qid = ninep.Qid{Path: ninep.QidPath(fmt.Sprint(id, "/", info.ID)), Vers: o.Vers, Type: d.Mode.QidType()}
 	return d
 }
 

@@ -227,29 +227,60 @@ func (l *Layout) volumes() map[string][]int {
 	return all
 }
 
-// A joined is regions that lie one after the other in a logical volume.
-type joined struct {
-	im      *Image
-	regions []int
+// A Place is where a partition, or a logical volume in one, lies on a disk.
+type Place struct {
+	Region int     // the first of its regions, which says what it is
+	Runs   []Range // one after the other
 }
 
-func (j *joined) Size() int64 { return j.im.layout.Regions[j.regions[0]].Volume.Length }
+// Size returns the bytes of all its runs.
+func (p Place) Size() (n int64) {
+	for _, r := range p.Runs {
+		n += r.Len
+	}
+	return n
+}
 
-func (j *joined) ReadAtContext(ctx context.Context, p []byte, off int64) (n int, err error) {
+// Places returns where the partitions and the logical volumes are, by what they
+// are called in trees.
+func (l *Layout) Places() map[string]Place {
+	all := make(map[string]Place)
+	for n, i := range l.Parts() {
+		all[n] = Place{i, []Range{{l.Regions[i].Start, l.PartLength(i)}}}
+	}
+	for n, list := range l.volumes() {
+		p := Place{Region: list[0]}
+		for _, i := range list {
+			p.Runs = append(p.Runs, Range{l.Regions[i].Start, l.Regions[i].Length})
+		}
+		all[n] = p
+	}
+	return all
+}
+
+// A ReadFunc reads a disk, as io.ReaderAt does.
+type ReadFunc func(ctx context.Context, p []byte, off int64) (int, error)
+
+// A placeReader reads what lies in a place of a disk.
+type placeReader struct {
+	Place
+	read ReadFunc
+}
+
+func (r *placeReader) ReadAtContext(ctx context.Context, p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read at %d", off)
 	}
-	for _, i := range j.regions {
-		r := &j.im.layout.Regions[i]
-		at := off + int64(n) - r.Volume.Offset
-		if n == len(p) || at < 0 || at >= r.Length {
-			continue
+	start := int64(0) // of the run in the place
+	for _, x := range r.Runs {
+		if at := off + int64(n) - start; n < len(p) && at >= 0 && at < x.Len {
+			m := int(min(int64(len(p)-n), x.Len-at))
+			if _, err := r.read(ctx, p[n:n+m], x.Off+at); err != nil && err != io.EOF {
+				return n, err
+			}
+			n += m
 		}
-		m := int(min(int64(len(p)-n), r.Length-at))
-		if _, err := j.im.readers[i].ReadAtContext(ctx, p[n:n+m], at); err != nil && err != io.EOF {
-			return n, fmt.Errorf("region %s: %w", r.Name, err)
-		}
-		n += m
+		start += x.Len
 	}
 	if n < len(p) {
 		return n, io.EOF

@@ -174,11 +174,8 @@ func imageError(err error) error {
 // and those of what is in it begin with.
 func (t *Tree) imageDir(name, id string, im *Image) ninep.Node {
 	parts := make(map[string]ninep.Node)
-	for n, i := range im.layout.Parts() {
-		parts[n] = t.partDir(im, n, id, im.partContents(i), i)
-	}
-	for n, list := range im.layout.volumes() {
-		parts[n] = t.partDir(im, n, id, &joined{im, list}, list[0])
+	for n, p := range im.layout.Places() {
+		parts[n] = t.partDir(im, n, id, im.contents(p), p.Region)
 	}
 	return ninep.NewDir(dirStat(name, id), map[string]ninep.Node{
 		"disk":  t.dataFile(fileStat("disk", id, "disk"), im),
@@ -197,7 +194,7 @@ func (t *Tree) partDir(im *Image, n, id string, data contents, i int) ninep.Node
 		"type": textFile(fileStat("type", id, n, "type"), func(w io.Writer) { fmt.Fprintln(w, r.Type()) }),
 		"info": textFile(fileStat("info", id, n, "info"), r.WriteInfo),
 	}
-	if im.hasFiles(i) {
+	if r.HasFiles() {
 		nodes["fs"] = t.filesDir(im, n, id+"/"+n+"/fs")
 	}
 	return ninep.NewDir(dirStat(n, id, n), nodes)

@@ -312,6 +312,7 @@ func (c *Catalogue) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer c.shape.Release(1)
+	c.letGo(ctx, name)
 	err := c.with(ctx, name, func(ctx context.Context, im *image) error {
 		return im.quiet(ctx, func(ctx context.Context) error {
 			if err := im.idle(); err != nil {

@@ -46,6 +46,7 @@ type Catalogue struct {
 
 	mu     sync.Mutex // guards the fields below, and some of images'
 	images map[string]*image
+	kept   []*Disk // see keepOpen
 }
 
 // Open opens the images in a file system that c is a client of, and makes a
@@ -157,7 +158,10 @@ func (c *Catalogue) isImage(ctx context.Context, dir string) (bool, error) {
 }
 
 // Close ends the use of the catalogue. All Disks are closed before.
-func (c *Catalogue) Close(ctx context.Context) error { return c.host.close(ctx) }
+func (c *Catalogue) Close(ctx context.Context) error {
+	c.letGo(ctx, "")
+	return c.host.close(ctx)
+}
 
 // Sync makes all that was done durable.
 func (c *Catalogue) Sync(ctx context.Context) error { return c.host.sync(ctx) }

@@ -66,12 +66,14 @@ type image struct {
 	// Guarded by cat.mu.
 	users   int // handles, and calls that use it
 	writers map[string]int
+	insides map[string]*inside // by partition
 }
 
 func newImage(c *Catalogue, name string) *image {
 	return &image{
 		cat: c, name: name, turn: semaphore.NewWeighted(1), gate: semaphore.NewWeighted(allRoom),
 		flushing: make(chan struct{}, 1), marking: make(chan struct{}, 1), writers: make(map[string]int),
+		insides: make(map[string]*inside),
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"strata/internal/ninep"
 	"strata/vdisk"
-	"strata/venti"
 )
 
 // Mount adds the images to what t serves:
@@ -24,6 +23,7 @@ import (
 //	               score                    of its last snapshot
 //	               parts/<n>/data           a partition of it, to be read and written
 //	                         type, info
+//	                         fs/             its files, to be read, as the disk is now
 //	               snap/<yyyy>/<mmdd[.n]>/  a snapshot, as it is below /score
 //	               tag/<tag>/               one that has a name
 //
@@ -35,7 +35,7 @@ import (
 func Mount(t *vdisk.Tree, c *Catalogue) {
 	var attached atomic.Int64
 	t.Mount(func(user string) map[string]ninep.Node {
-		v := &view{c: c, user: user, by: fmt.Sprintf("%s over 9P (%d)", user, attached.Add(1)), image: t.ImageDir}
+		v := &view{c: c, user: user, by: fmt.Sprintf("%s over 9P (%d)", user, attached.Add(1)), tree: t}
 		return map[string]ninep.Node{
 			"ctl":    &ctlNode{v: v, id: "ctl"},
 			"images": v.dir("images", ""),
@@ -45,10 +45,10 @@ func Mount(t *vdisk.Tree, c *Catalogue) {
 
 // A view is the images as one client sees them.
 type view struct {
-	c     *Catalogue
-	user  string
-	by    string // as a writer
-	image func(ctx context.Context, name, place string, score venti.Score) (ninep.Node, error)
+	c    *Catalogue
+	user string
+	by   string // as a writer
+	tree *vdisk.Tree
 
 	mu     sync.Mutex // guards what follows
 	result string     // of the client's last command
@@ -140,8 +140,8 @@ func (v *view) imageDir(name, image string, number uint64) ninep.Node {
 			return nil, err
 		}
 		nodes := make(map[string]ninep.Node)
-		for n, i := range l.Parts() {
-			nodes[n] = v.partDir(n, image, number, l.Regions[i], l.PartLength(i))
+		for n, p := range l.Places() {
+			nodes[n] = v.partDir(n, image, number, l.Regions[p.Region], p)
 		}
 		return nodes, nil
 	}
@@ -192,7 +192,7 @@ func (v *view) made(d ninep.Dir, children func(ctx context.Context) (map[string]
 	})
 }
 
-func (v *view) partDir(n, image string, number uint64, r vdisk.Region, length int64) ninep.Node {
+func (v *view) partDir(n, image string, number uint64, r vdisk.Region, p vdisk.Place) ninep.Node {
 	text := func(what string, write func(w io.Writer) error) ninep.Node {
 		return ninep.NewText(v.file(what, 0o444, id(number, " ", n, " ", what)), func(context.Context) (string, error) {
 			var b strings.Builder
@@ -200,11 +200,17 @@ func (v *view) partDir(n, image string, number uint64, r vdisk.Region, length in
 			return b.String(), err
 		})
 	}
-	return ninep.NewDir(v.file(n, 0o555, id(number, " ", n)), map[string]ninep.Node{
-		"data": &diskNode{v: v, image: image, name: "data", path: id(number, " ", n, " data"), start: r.Start, length: length},
+	nodes := map[string]ninep.Node{
 		"type": text("type", func(w io.Writer) error { _, err := fmt.Fprintln(w, r.Type()); return err }),
 		"info": text("info", func(w io.Writer) error { r.WriteInfo(w); return nil }),
-	})
+	}
+	if len(p.Runs) == 1 {
+		nodes["data"] = &diskNode{v: v, image: image, name: "data", path: id(number, " ", n, " data"), start: p.Runs[0].Off, length: p.Runs[0].Len}
+	}
+	if r.HasFiles() {
+		nodes["fs"] = v.filesDir(image, n, number)
+	}
+	return ninep.NewDir(v.file(n, 0o555, id(number, " ", n)), nodes)
 }
 
 // A lazyDir is the directory of a snapshot, which is opened when it is looked
@@ -236,7 +242,7 @@ func (v *view) snapshotDir(where, name string, number uint64, s Snapshot) ninep.
 	d := v.file(name, 0o555, ninep.QidPath(place+"/"+s.Score.String()))
 	d.Mtime = s.Time
 	return &lazyDir{ninep.NewDir(d, nil), func(ctx context.Context) (ninep.Node, error) {
-		return v.image(ctx, name, place, s.Score)
+		return v.tree.ImageDir(ctx, name, place, s.Score)
 	}}
 }
 
@@ -295,7 +301,7 @@ func (c *Catalogue) version(name string) uint32 {
 	if im == nil {
 		return 0
 	}
-	return im.version.Load() + uint32(im.writes.Load())
+	return im.now()
 }
 
 // Walk implements ninep.Node.
