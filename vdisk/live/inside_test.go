@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -115,4 +117,88 @@ func TestInside(t *testing.T) {
 	if _, err := m.cat.Files(context.Background(), "clonea", "7"); err == nil {
 		t.Error("files in a partition that is not there")
 	}
+}
+
+// mount serves the machine's tree and mounts it with 9pfuse, until the test
+// ends. It returns the directory.
+func (m *machine) mount(t *testing.T) string {
+	t.Helper()
+	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
+		t.Skipf("no FUSE here: %v", err)
+	} else {
+		f.Close()
+	}
+	tmp, dir := t.TempDir(), t.TempDir()
+	prog, sock := filepath.Join(tmp, "9pfuse"), filepath.Join(tmp, "sock")
+	if out, err := exec.Command("go", "build", "-o", prog, "strata/tools/9pfuse").CombinedOutput(); err != nil {
+		t.Fatalf("build 9pfuse: %v: %s", err, out)
+	}
+	ln, err := net.Listen("unix", sock)
+	m.must(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- ninep.NewServer(m.tree(), ninep.Config{}).Serve(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		<-served
+	})
+	log := filepath.Join(tmp, "log")
+	out, err := os.Create(log)
+	m.must(err)
+	defer out.Close()
+	cmd := exec.Command(prog, sock, dir)
+	cmd.Stdout, cmd.Stderr = out, out // files: it goes on in the background
+	if err := cmd.Run(); err != nil {
+		text, _ := os.ReadFile(log)
+		t.Skipf("mount: %v: %s", err, text)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+			exec.Command("umount", "-l", dir).Run()
+		}
+	})
+	return dir
+}
+
+// TestDiffNights compares a directory in the file system of one night with that
+// of the next, in a mount.
+func TestDiffNights(t *testing.T) {
+	d := newRaw(t, "1024")
+	file := filepath.Join(t.TempDir(), "file")
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d.debugfs("rm "+name, "write "+file+" "+name)
+	}
+	d.debugfs("mkdir etc", "mkdir etc/ssh", "mkdir usr")
+	put("etc/passwd", "root\n")
+	put("etc/ssh/config", "Port 22\n")
+	put("usr/big", string(random(1, 200000)))
+	m := newMachine(t, 128<<20)
+	m.clock.add(-6 * 24 * 3600e9) // to the 21st
+	m.must(m.cat.Create(t.Context(), "web", 16<<20))
+	d.follow(m, "web")
+	m.nightly()
+	put("etc/passwd", "root\nken\n")
+	put("etc/motd", "hello\n")
+	d.follow(m, "web")
+	m.clock.add(24 * 3600e9)
+	m.nightly()
+	images := filepath.Join(m.mount(t), "images")
+	diff := func(a, b, want string) {
+		t.Helper()
+		cmd := exec.Command("diff", "-r", a, b)
+		cmd.Dir = images
+		out, err := cmd.CombinedOutput()
+		if status := cmd.ProcessState.ExitCode(); string(out) != want || (status == 0) != (want == "") {
+			t.Errorf("diff -r %s %s: %v:\n%s\nwant\n%s", a, b, err, out, want)
+		}
+	}
+	const one, two = "web/snap/2026/1121/parts/1/fs", "web/snap/2026/1122/parts/1/fs"
+	diff(one+"/etc", two+"/etc", "Only in "+two+"/etc: motd\ndiff -r "+one+"/etc/passwd "+two+"/etc/passwd\n1a2\n> ken\n")
+	diff(one+"/usr", two+"/usr", "")
+	diff(two, "web/parts/1/fs", "")
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"strata/internal/command"
 	"strata/vdisk"
 	"strata/vdisk/fsys"
+	"strata/vdisk/live"
 	"strata/venti"
 )
 
@@ -33,16 +36,17 @@ like are left out, and what is left out is named on the standard error. In
 what is copied symbolic links stay as they are.`
 
 type inside struct {
-	host            string
+	host, server    string
 	long, recursive bool
 }
 
 func fsCommand() *command.Command {
 	var c inside
 	return &command.Command{
-		Name: "vdisk fs", Usage: "[-h address] ls|cat|cp [-lr] SCORE:N/PATH...", Doc: fsDoc,
+		Name: "vdisk fs", Usage: "[-h address] [-s address] ls|cat|cp [-lr] DISK:N/PATH...", Doc: fsDoc,
 		Flags: func(fs *pflag.FlagSet) {
 			hostFlag(fs, &c.host)
+			serverFlag(fs, &c.server)
 			fs.BoolVarP(&c.long, "long", "l", false, "ls: show modes, owners, sizes and times")
 			fs.BoolVarP(&c.recursive, "recursive", "r", false, "cp: copy directories")
 		},
@@ -55,75 +59,96 @@ func (c *inside) run(ctx context.Context, io command.IO) error {
 		return command.ErrUsage
 	}
 	verb, args := io.Args[0], io.Args[1:]
-	return withArchive(ctx, c.host, func(st *venti.Client) error {
-		switch {
-		case verb == "ls" && len(args) == 1:
-			return c.list(ctx, st, io.Stdout, args[0])
-		case verb == "cat":
-			for _, a := range args {
-				if err := c.cat(ctx, st, io.Stdout, a); err != nil {
-					return err
-				}
+	switch {
+	case verb == "ls" && len(args) == 1:
+		return c.with(ctx, args[0], func(f fsys.File, name string) error { return c.list(io.Stdout, f, name) })
+	case verb == "cat":
+		for _, a := range args {
+			if err := c.with(ctx, a, func(f fsys.File, _ string) error { return cat(io.Stdout, f, a) }); err != nil {
+				return err
 			}
-			return nil
-		case verb == "cp" && len(args) == 2:
-			return c.copy(ctx, st, io.Stderr, args[0], args[1])
 		}
-		return command.ErrUsage
-	})
+		return nil
+	case verb == "cp" && len(args) == 2:
+		return c.with(ctx, args[0], func(f fsys.File, name string) error {
+			return c.copy(ctx, io.Stderr, f, name, args[0], args[1])
+		})
+	}
+	return command.ErrUsage
 }
 
-// splitInside returns the parts of SCORE:N/PATH. A score may have a colon in
+// splitInside returns the parts of DISK:N/PATH. A score may have a colon in
 // it, and so may a path.
-func splitInside(arg string) (score, part, file string, err error) {
+func splitInside(arg string) (disk, part, file string, err error) {
 	for i := 0; i < len(arg); i++ {
 		if arg[i] != ':' {
 			continue
 		}
-		if _, _, err := venti.ParseTypedScore(arg[:i]); err == nil || strings.HasSuffix(arg[:i], vdisk.ImageSuffix) {
+		_, _, err := venti.ParseTypedScore(arg[:i])
+		if _, _, err2 := live.ParseRef(arg[:i]); err == nil || strings.HasSuffix(arg[:i], vdisk.ImageSuffix) || err2 == nil && arg[:i] != vdisk.RootType {
 			part, file, _ := strings.Cut(arg[i+1:], "/")
 			return arg[:i], part, file, nil
 		}
 	}
-	return "", "", "", command.Usagef("%s: want SCORE:N/PATH", arg)
+	return "", "", "", command.Usagef("%s: want DISK:N/PATH", arg)
 }
 
-// open returns the file that an argument names, and its name.
-func (c *inside) open(ctx context.Context, br venti.BlockReader, arg string, follow bool) (fsys.File, string, error) {
-	score, part, file, err := splitInside(arg)
-	if err != nil {
-		return nil, "", err
-	}
-	im, err := openImage(ctx, br, score)
-	if err != nil {
-		return nil, "", err
-	}
-	root, err := im.Files(part)
-	if err != nil {
-		return nil, "", err
-	}
-	f, err := vdisk.WalkFiles(root, file, follow)
-	return f, path.Base("/" + file), err
-}
-
-func (c *inside) list(ctx context.Context, br venti.BlockReader, w io.Writer, arg string) error {
-	f, name, err := c.open(ctx, br, arg, true)
+// with calls f with the file that an argument names, and its name.
+func (c *inside) with(ctx context.Context, arg string, f func(f fsys.File, name string) error) error {
+	disk, part, file, err := splitInside(arg)
 	if err != nil {
 		return err
 	}
+	found := func(root fsys.File, err error) error {
+		if err != nil {
+			return err
+		}
+		x, err := vdisk.WalkFiles(root, file, true)
+		if err != nil {
+			return err
+		}
+		return f(x, path.Base("/"+file))
+	}
+	if _, err := scoreText(disk); err != nil {
+		if name, snap, err2 := live.ParseRef(disk); err2 == nil && !strings.HasSuffix(disk, vdisk.ImageSuffix) {
+			root, done, err := openRemote(ctx, c.server, name, snap, part)
+			if err != nil {
+				return err
+			}
+			defer done()
+			return found(root, nil)
+		}
+		return err
+	}
+	return withArchive(ctx, c.host, func(st *venti.Client) error {
+		im, err := openImage(ctx, st, disk)
+		if err != nil {
+			return err
+		}
+		return found(im.Files(part))
+	})
+}
+
+func (c *inside) list(w io.Writer, f fsys.File, name string) error {
 	t := tabwriter.NewWriter(w, 0, 8, 1, ' ', 0)
 	if !f.Info().Mode.IsDir() {
 		c.line(t, name, f.Info())
 		return t.Flush()
 	}
+	var list []fsys.Entry
+	var failed error
 	for e, err := range f.Entries() {
-		if err != nil {
-			t.Flush()
-			return fmt.Errorf("%s: %w", path.Join(name, e.Name), err)
+		if failed = err; err != nil {
+			failed = fmt.Errorf("%s: %w", path.Join(name, e.Name), err)
+			break
 		}
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b fsys.Entry) int { return strings.Compare(a.Name, b.Name) })
+	for _, e := range list {
 		c.line(t, e.Name, e.File.Info())
 	}
-	return t.Flush()
+	return errors.Join(t.Flush(), failed)
 }
 
 // line writes the line of a file.
@@ -146,11 +171,7 @@ func (c *inside) line(w io.Writer, name string, info fsys.FileInfo) {
 // reader reads all of a file.
 func reader(f fsys.File) io.Reader { return io.NewSectionReader(f, 0, f.Info().Size) }
 
-func (c *inside) cat(ctx context.Context, br venti.BlockReader, w io.Writer, arg string) error {
-	f, _, err := c.open(ctx, br, arg, true)
-	if err != nil {
-		return err
-	}
+func cat(w io.Writer, f fsys.File, arg string) error {
 	if !f.Info().Mode.IsRegular() {
 		return fmt.Errorf("%s: not a regular file", arg)
 	}
@@ -160,11 +181,7 @@ func (c *inside) cat(ctx context.Context, br venti.BlockReader, w io.Writer, arg
 	return nil
 }
 
-func (c *inside) copy(ctx context.Context, br venti.BlockReader, stderr io.Writer, arg, to string) error {
-	f, name, err := c.open(ctx, br, arg, true)
-	if err != nil {
-		return err
-	}
+func (c *inside) copy(ctx context.Context, stderr io.Writer, f fsys.File, name, arg, to string) error {
 	if fi, err := os.Stat(to); err == nil && fi.IsDir() && name != "/" {
 		to = filepath.Join(to, name)
 	}

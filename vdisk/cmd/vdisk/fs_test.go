@@ -63,7 +63,7 @@ func TestFS(t *testing.T) {
 	}{
 		{[]string{"ls"}, 2, "usage: vdisk fs"},
 		{[]string{"rm", score + ":0/x"}, 2, "usage: vdisk fs"},
-		{[]string{"ls", score}, 2, "want SCORE:N/PATH"},
+		{[]string{"ls", score}, 2, "want DISK:N/PATH"},
 		{[]string{"ls", score + ":1/"}, 1, "partition 1: no file system that can be read"},
 		{[]string{"ls", score + ":0/none"}, 1, "file does not exist"},
 		{[]string{"cat", score + ":0/d1"}, 1, "not a regular file"},

@@ -103,31 +103,43 @@ func sure(io command.IO, question string) error {
 	return errors.New("nothing was done")
 }
 
-// ctl gives a command to a vdisk, and writes what it says.
-func ctl(ctx context.Context, server string, w io.Writer, line string) (err error) {
-	addr := cmp.Or(server, os.Getenv("vdisk"), "tcp!127.0.0.1!"+service)
-	conn, err := netaddr.Dial(ctx, addr, service)
+// dial connects to the vdisk in which images live, as who runs the program.
+func dial(ctx context.Context, server string, dialect ninep.Dialect) (*ninep.Client, *ninep.File, error) {
+	conn, err := netaddr.Dial(ctx, serverAddr(server), service)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	// The classic dialect, whose errors are in words.
-	c, err := ninep.NewClient(ctx, conn, ninep.ClientConfig{})
+	c, err := ninep.NewClient(ctx, conn, ninep.ClientConfig{Dialect: dialect})
 	if err != nil {
 		conn.Close()
+		return nil, nil, err
+	}
+	who, err := user.Current()
+	var root *ninep.File
+	if err == nil {
+		root, err = c.Attach(ctx, who.Username, "")
+	}
+	if err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return c, root, nil
+}
+
+func serverAddr(server string) string {
+	return cmp.Or(server, os.Getenv("vdisk"), "tcp!127.0.0.1!"+service)
+}
+
+// ctl gives a command to a vdisk, and writes what it says.
+func ctl(ctx context.Context, server string, w io.Writer, line string) (err error) {
+	c, root, err := dial(ctx, server, ninep.Classic) // whose errors are in words
+	if err != nil {
 		return err
 	}
 	defer c.Close()
-	who, err := user.Current()
-	if err != nil {
-		return err
-	}
-	root, err := c.Attach(ctx, who.Username, "")
-	if err != nil {
-		return err
-	}
 	f, err := root.Walk(ctx, "ctl")
 	if err != nil {
-		return fmt.Errorf("%s has no live images: %w", addr, err)
+		return fmt.Errorf("%s has no live images: %w", serverAddr(server), err)
 	}
 	if err := f.Open(ctx, ninep.ORDWR); err != nil {
 		return err

@@ -1,0 +1,74 @@
+package suite
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"strata/tests/harness"
+)
+
+// TestFilesOfALiveDisk looks at the files in an image from the shell: of the
+// archive, of a snapshot and as the disk is now.
+func TestFilesOfALiveDisk(t *testing.T) {
+	ours, dir := harness.Ours(t), t.TempDir()
+	mkfs, err := exec.LookPath("mke2fs")
+	if err != nil {
+		if mkfs, err = exec.LookPath("/usr/sbin/mke2fs"); err != nil {
+			t.Skip("no mke2fs on this machine")
+		}
+	}
+	files := filepath.Join(dir, "files")
+	for name, data := range map[string][]byte{"etc/passwd": []byte("root\n"), "etc/ssh/config": []byte("Port 22\n"), "big": bytes.Repeat([]byte("0123456789"), 50000)} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(files, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(files, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("passwd", filepath.Join(files, "etc", "link")); err != nil {
+		t.Fatal(err)
+	}
+	raw := filepath.Join(dir, "raw")
+	if out, err := exec.Command(mkfs, "-q", "-t", "ext4", "-d", files, raw, "8m").CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v: %s", err, out)
+	}
+	store := filepath.Join(dir, "store")
+	defer strataUp(t, ours, store)()
+	t.Setenv("venti", "unix!"+filepath.Join(store, "venti.sock"))
+	t.Setenv("vdisk", "unix!"+filepath.Join(store, "vdisk.sock"))
+	run := func(args ...string) string {
+		t.Helper()
+		return ours.Run(t, nil, "vdisk", args...)
+	}
+	score := strings.TrimSpace(run("import", "--into", "web/01", raw))
+	snap := strings.Fields(run("snap", "web/01", "first"))[0]
+	for _, disk := range []string{score, "web/01", "web/01@first", snap} {
+		if got := run("fs", "ls", disk+":0/"); got != "big\netc\nlost+found\n" {
+			t.Errorf("%s: ls says %q", disk, got)
+		}
+		if got := run("fs", "ls", "-l", disk+":0/etc"); !strings.Contains(got, "link -> passwd\n") || !strings.Contains(got, "drwxr-xr-x") {
+			t.Errorf("%s: ls -l says %q", disk, got)
+		}
+		if got := run("fs", "cat", disk+":0/etc/link", disk+":0/etc/ssh/config"); got != "root\nPort 22\n" {
+			t.Errorf("%s: cat says %q", disk, got)
+		}
+		to := filepath.Join(t.TempDir(), "copy")
+		run("fs", "cp", "-r", disk+":0/", to)
+		if err := os.Remove(filepath.Join(to, "lost+found")); err != nil {
+			t.Error(err)
+		}
+		if out, err := exec.Command("diff", "-r", "--no-dereference", files, to).CombinedOutput(); err != nil {
+			t.Errorf("%s: cp: %v: %s", disk, err, out)
+		}
+	}
+	for _, disk := range []string{"web/01:1/etc", "web/02:0/etc", "web/01@none:0/", "web/01:0/none"} {
+		if _, said, err := ours.Try(t, nil, "vdisk", "fs", "ls", disk); err == nil || !strings.Contains(said, "not exist") {
+			t.Errorf("%s: %v, %s", disk, err, said)
+		}
+	}
+}
