@@ -48,29 +48,32 @@ func FindKernel(version string) (*Kernel, error) {
 	return nil, fmt.Errorf("no Linux %s: sh tests/deps.sh kernels unpacks Debian's", version)
 }
 
-// Image returns the kernel without its compression, as an ELF file, which
-// QEMU can start too: emulated, unpacking takes longer than all the rest.
+// Image returns the kernel without its compression: see Unpack.
+func (k *Kernel) Image() ([]byte, error) { return Unpack(k.image) }
+
+// Unpack returns the kernel in a file without its compression, as an ELF file,
+// which QEMU can start too: emulated, unpacking takes longer than all the rest.
 //
 // A bzImage begins with sectors of set-up code, whose number is at 0x1f1. In
 // it are, as little-endian words, payload_offset at 0x248, counted from its
 // end, and payload_length at 0x24c. The payload ends with the length of what
 // it unpacks to.
-func (k *Kernel) Image() ([]byte, error) {
-	b, err := os.ReadFile(k.image)
+func Unpack(vmlinuz string) ([]byte, error) {
+	b, err := os.ReadFile(vmlinuz)
 	if err != nil {
 		return nil, err
 	}
 	if len(b) < 0x250 || string(b[0x202:0x206]) != "HdrS" {
-		return nil, fmt.Errorf("%s: not a bzImage", k.image)
+		return nil, fmt.Errorf("%s: not a bzImage", vmlinuz)
 	}
 	start := (uint64(b[0x1f1])+1)*512 + uint64(binary.LittleEndian.Uint32(b[0x248:]))
 	end := start + uint64(binary.LittleEndian.Uint32(b[0x24c:]))
 	if end > uint64(len(b)) || end < start+8 {
-		return nil, fmt.Errorf("%s: no payload", k.image)
+		return nil, fmt.Errorf("%s: no payload", vmlinuz)
 	}
 	b, err = expand(b[start : end-4])
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", k.image, err)
+		return nil, fmt.Errorf("%s: %w", vmlinuz, err)
 	}
 	return b, nil
 }
@@ -88,11 +91,18 @@ func expand(b []byte) ([]byte, error) {
 		defer d.Close()
 		return d.DecodeAll(b, nil)
 	case bytes.HasPrefix(b, []byte("\xfd7zXZ\x00")):
-		cmd := exec.Command("xz", "-dc", "--single-stream")
-		cmd.Stdin = bytes.NewReader(b)
-		return cmd.Output()
+		return filter(b, "xz", "-dc", "--single-stream")
+	case bytes.HasPrefix(b, []byte("\x02\x21\x4c\x18")):
+		return filter(b, "lz4", "-dc")
 	}
 	return nil, fmt.Errorf("unknown compression %x", b[:min(4, len(b))])
+}
+
+// filter returns what a program makes of b.
+func filter(b []byte, name string, args ...string) ([]byte, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = bytes.NewReader(b)
+	return cmd.Output()
 }
 
 // A Module is a kernel module, ready to be loaded.
