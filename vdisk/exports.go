@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"path"
+	"path/filepath"
 	"strings"
 
+	"strata/internal/netaddr"
 	"strata/vdisk/nbd"
 	"strata/venti"
 )
@@ -31,6 +34,27 @@ const (
 func (t *Tree) Exports() nbd.Exports { return treeExports{t} }
 
 type treeExports struct{ tree *Tree }
+
+// AnnounceNBD has /status tell of an address at which disks are had over NBD:
+// how it was written, and what announcing it gave. writes tells whether live disks
+// can be written to there. It is called before the tree is served.
+func (t *Tree) AnnounceNBD(written string, addr net.Addr, writes bool) {
+	may := "read-only"
+	if writes {
+		may = "read-write"
+	}
+	text := netaddr.Announced(addr)
+	if addr.Network() == "unix" {
+		path, err := filepath.Abs(addr.String())
+		if err != nil {
+			return // nobody could find it
+		}
+		text = "unix!" + path
+	} else if a, err := netaddr.Parse(written, nbd.Service); err == nil && a.Network == "tls" {
+		text = "tls" + strings.TrimPrefix(text, addr.Network())
+	}
+	t.nbd = append(t.nbd, fmt.Sprintf("nbd %s %s\n", text, may))
+}
 
 // Open implements nbd.Exports.
 func (x treeExports) Open(ctx context.Context, name string) (*nbd.Export, error) {

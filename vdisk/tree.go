@@ -26,7 +26,7 @@ type TreeConfig struct {
 
 // A Tree shows images over 9P, read-only (it is a ninep.FS):
 //
-//	/status                            what is open
+//	/status                            what is open, and where there is NBD
 //	/score/<type:score>/disk           the disk
 //	                    score          what it was found by, as text
 //	                    info           its layout, as text
@@ -47,6 +47,7 @@ type Tree struct {
 	images *images
 	files  *os.Root // nil without /files
 	more   []func(user string) map[string]ninep.Node
+	nbd    []string // lines of /status: where there is NBD
 	reads  atomic.Int64
 	bytes  atomic.Int64
 }
@@ -124,6 +125,7 @@ func fileStat(name string, id ...string) ninep.Dir {
 func (t *Tree) status(context.Context) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "reads %d\nbytes %d\n", t.reads.Load(), t.bytes.Load())
+	b.WriteString(strings.Join(t.nbd, ""))
 	for _, im := range t.images.opened() {
 		fmt.Fprintf(&b, "open %s:%v %d\n", Printable(im.root.Type), im.score, im.Size())
 	}

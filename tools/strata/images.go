@@ -43,11 +43,17 @@ func (s *suite) closeImages() error {
 	return errors.Join(errs...)
 }
 
-// driver returns who serves NBD at an address: by TCP without certificates
-// nobody knows who connects, so that live disks are to be read only.
+// writes tells whether live disks can be written to over NBD at an address: by
+// TCP without certificates nobody knows who connects.
+func (s *suite) writes(l listener) bool {
+	a, err := netaddr.Parse(l.addr, nbd.Service)
+	return s.images != nil && err == nil && a.Network != "tcp"
+}
+
+// driver returns who serves NBD at an address.
 func (s *suite) driver(l listener) *nbd.Server {
-	if a, err := netaddr.Parse(l.addr, nbd.Service); err != nil || a.Network == "tcp" {
-		return s.guests
+	if s.writes(l) {
+		return s.drives
 	}
-	return s.drives
+	return s.guests
 }

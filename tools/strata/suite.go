@@ -118,7 +118,11 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 			if err != nil {
 				return s, err
 			}
-			*a.list = append(*a.list, listener{ln, a.service, addr})
+			l := listener{ln, a.service, addr}
+			if a.service == "nbd" {
+				s.tree.AnnounceNBD(addr, ln.Addr(), s.writes(l))
+			}
+			*a.list = append(*a.list, l)
 		}
 	}
 	if opt.HTTP != "" {

@@ -28,7 +28,7 @@ const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L) and NBD, read
   /files/...                 the folder that --files names; a file in it with
                              the ending .vdisk that holds a score reads as
                              the raw disk
-  /status                    what is open
+  /status                    what is open, and where there is NBD
 
 With --fossil, images that live in that Fossil can be written to below /images, and
 /ctl takes commands about them: vdisk create, snap and so on give those. Who runs
@@ -137,6 +137,9 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 	}
 	if err := announce(&blocks, c.nbd, nbd.Service); err != nil {
 		return err
+	}
+	for i, ln := range blocks {
+		tree.AnnounceNBD(c.nbd[i], ln.Addr(), disks.writes(c.nbd[i]))
 	}
 	srv := ninep.NewServer(tree, ninep.Config{Users: users, User: identity.User, Log: log})
 	group, ctx := errgroup.WithContext(ctx)
