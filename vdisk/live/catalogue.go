@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +44,8 @@ type Catalogue struct {
 
 	empties venti.Score         // see makeEmpties
 	shape   *semaphore.Weighted // of one: held by who makes, moves or removes directories of images
+
+	throws atomic.Int64 // images that were to be thrown away
 
 	mu     sync.Mutex // guards the fields below, and some of images'
 	images map[string]*image
@@ -105,10 +108,10 @@ func (c *Catalogue) makeDir(ctx context.Context, path string) error {
 }
 
 // clean removes what was being made or removed in a directory of the
-// catalogue, and below.
+// catalogue, and below, and what was to be thrown away.
 func (c *Catalogue) clean(ctx context.Context, dir string) error {
 	return c.each(ctx, dir, func(dir, name string, image bool) error {
-		if strings.HasPrefix(name, buildPrefix) || strings.HasPrefix(name, oldPrefix) {
+		if strings.HasPrefix(name, buildPrefix) || strings.HasPrefix(name, oldPrefix) || strings.HasPrefix(name, throwPrefix) {
 			return c.host.removeAll(ctx, dir, name)
 		}
 		return nil
@@ -296,6 +299,9 @@ func (c *Catalogue) release(ctx context.Context, im *image) error {
 		}
 		im.unload(ctx)
 		im.gone = true // for this image: the next user makes another
+		if im.thrown {
+			return c.host.removeAll(ctx, top, im.name)
+		}
 		return nil
 	})
 }

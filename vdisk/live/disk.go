@@ -49,6 +49,8 @@ type image struct {
 	regions []*region
 	gone    bool // removed
 
+	thrown bool // away when nobody uses it: see throw.go
+
 	size     atomic.Int64  // of the layout
 	flushing chan struct{} // holds one while a flush is under way
 	marking  chan struct{} // holds one while the file unsettled is made
@@ -366,7 +368,7 @@ func (d *Disk) Close(ctx context.Context) error {
 		c.mu.Unlock()
 	}
 	var err error
-	if last && im.changed.Load() {
+	if last && im.changed.Load() && !im.thrown {
 		if err = im.settle(ctx, settling{auto: true}); err != nil {
 			c.log.Warn("settle", "error", err)
 		}

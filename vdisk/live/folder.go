@@ -37,8 +37,9 @@ const (
 
 // And in the directories of the catalogue.
 const (
-	buildPrefix = ".new." // an image that is being made
-	oldPrefix   = ".old." // one that is being removed
+	buildPrefix = ".new."   // an image that is being made
+	oldPrefix   = ".old."   // one that is being removed
+	throwPrefix = ".throw." // one that is thrown away after use: see throw.go
 )
 
 // An edit is what .commit and .finish hold.

@@ -149,11 +149,15 @@ func (m *machine) run(ctx context.Context, line string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		perm, err := strconv.ParseUint(f[4][1:], 8, 32)
+		digits := strings.TrimLeft(f[4], "dT")
+		perm, err := strconv.ParseUint(digits, 8, 32)
 		if err != nil {
 			return "", err
 		}
-		mode := meta.Mode(perm) | map[byte]meta.Mode{'d': meta.ModeDir, 'T': meta.ModeTemporary}[f[4][0]]
+		mode := meta.Mode(perm)
+		for _, c := range strings.TrimSuffix(f[4], digits) {
+			mode |= map[rune]meta.Mode{'d': meta.ModeDir, 'T': meta.ModeTemporary}[c]
+		}
 		_, err = d.Create(ctx, name, mode, f[2])
 		return "", err
 	case "graft":

@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"strings"
 	"sync/atomic"
 
@@ -17,6 +18,8 @@ import (
 //	web/01             the live disk
 //	web/01@2026/1127   a snapshot, by its day or tag
 //	.../parts/1        a partition of either
+//	throw-away:web/01@2026/1127, throw-away:web/01, throw-away:vdisk:SCORE
+//	                   a disk like it that is the connection's own, and gone with it
 //
 // (But images below files and score are had over 9P only.) A live disk can be
 // written to by one connection, unless somebody else writes
@@ -35,6 +38,9 @@ type exports struct {
 
 // Open implements nbd.Exports.
 func (x *exports) Open(ctx context.Context, name string) (*nbd.Export, error) {
+	if ref, ok := strings.CutPrefix(name, ThrowAwayPrefix); ok {
+		return x.throwAway(ctx, name, ref)
+	}
 	first, _, _ := strings.Cut(name, "/")
 	if _, _, err := venti.ParseTypedScore(first); name == "" || first == "score" || first == "files" || err == nil {
 		return x.others.Open(ctx, name)
@@ -69,6 +75,32 @@ func (x *exports) Open(ctx context.Context, name string) (*nbd.Export, error) {
 	}
 	e.Name = name
 	return e, nil
+}
+
+// ThrowAwayPrefix begins the name of an export that is gone with the connection.
+const ThrowAwayPrefix = "throw-away:"
+
+// throwAway opens a disk of the connection's own.
+func (x *exports) throwAway(ctx context.Context, name, ref string) (*nbd.Export, error) {
+	if x.readOnly {
+		return nil, fmt.Errorf("export %q: who connects is not known, and may only read: %w", name, fs.ErrPermission)
+	}
+	if _, _, err := venti.ParseTypedScore(ref); err != nil {
+		if _, _, err := ParseRef(ref); err != nil {
+			return nil, fmt.Errorf("export %q: %w", name, ninep.ErrNotExist)
+		}
+	}
+	d, err := x.c.ThrowAway(ctx, ref)
+	if err != nil {
+		return nil, fmt.Errorf("export %q: %w", name, err)
+	}
+	return &nbd.Export{
+		// Each is another disk, so that none is in the way of the next.
+		Name:        fmt.Sprintf("%s (%d)", name, x.opened.Add(1)),
+		Description: "a disk like " + ref + ", gone with the connection",
+		Disk:        &nbdDisk{d: d, length: d.Size()},
+		Release:     func() { d.Close(context.WithoutCancel(ctx)) },
+	}, nil
 }
 
 // live opens a live image, for writing if that may be.
