@@ -35,6 +35,7 @@ It lives in the vdisk that -s names, or else $vdisk; its snapshots are web/01@SN
 			{Name: "info", Short: "show the regions of a stored disk or of a file", New: infoCommand},
 			{Name: "verify", Short: "read and check every block of a stored disk", New: verifyCommand},
 			{Name: "fs", Short: "list, read and copy the files in a stored disk", New: fsCommand},
+			{Name: "qemu", Short: "print a command line that runs a disk, or run it", New: qemuCommand},
 			{Name: "serve", Short: "serve stored disks over 9P and NBD", New: serveCommand},
 		}, liveCommands()...),
 	}
