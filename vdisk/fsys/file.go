@@ -26,6 +26,34 @@ type File interface {
 	Entries() iter.Seq2[Entry, error]
 }
 
+// A Mapped is a File that can tell where its contents lie.
+type Mapped interface {
+	File
+
+	// Extents returns where in the region the contents of a regular file are, in
+	// their order. A hole is at Hole; the last extent may go on past the file's
+	// end. ok is false if they cannot be said to lie in certain places: they are
+	// in an inode, say, or in more than MaxExtents pieces.
+	Extents() (list []Extent, ok bool, err error)
+}
+
+const (
+	Hole       = -1      // the place of what is not there, and reads as zeros
+	MaxExtents = 1 << 20 // of one file
+)
+
+// Join appends an extent to others, or makes the last one longer.
+func Join(list []Extent, x Extent) []Extent {
+	if n := len(list); n > 0 {
+		last := &list[n-1]
+		if last.Off == Hole && x.Off == Hole || last.Off != Hole && last.End() == x.Off {
+			last.Len += x.Len
+			return list
+		}
+	}
+	return append(list, x)
+}
+
 // A FileInfo describes a file, in all but its name.
 type FileInfo struct {
 	ID           uint64 // no other file of the file system has it

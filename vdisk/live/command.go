@@ -73,8 +73,8 @@ func commands() []command {
 			help: "make an image of another, or of a snapshot; nothing is copied"},
 		{name: "create", args: "NAME SIZE", min: 2, max: 2, run: runCreate,
 			help: "make an empty image; SIZE is in bytes, or with k, m, g or t"},
-		{name: "diff", args: "NAME[@SNAP] NAME[@SNAP]", min: 2, max: 2, run: runDiff,
-			help: "print the ranges in which two disks differ: offset and length in bytes"},
+		{name: "diff", args: "[-rF] NAME[@SNAP]|SCORE NAME[@SNAP]|SCORE", flags: "rF", min: 2, max: 2, run: runDiff,
+			help: "print the ranges in which two disks differ, offset and length in bytes, and the files; of an image a snapshot is taken"},
 		{name: "help", max: 0, run: runHelp, reads: true, help: "print this"},
 		{name: "import", args: "NAME SCORE", min: 2, max: 2, run: runImport,
 			help: "make an image of a stored disk; nothing is copied"},
@@ -309,19 +309,34 @@ func (c *Catalogue) info(ctx context.Context, name string) (string, error) {
 func runDiff(ctx context.Context, c *Catalogue, a *call) error {
 	var list [2]*vdisk.Image
 	for i := range list {
-		s, err := c.Resolve(ctx, a.args[i])
+		_, score, err := venti.ParseTypedScore(a.args[i])
 		if err != nil {
-			return err
+			s, err := c.Resolve(ctx, a.args[i])
+			if err != nil {
+				return err
+			}
+			score = s.Score
 		}
-		if list[i], err = vdisk.Open(ctx, c.store, s.Score); err != nil {
+		if list[i], err = vdisk.Open(ctx, c.store, score); err != nil {
 			return err
 		}
 	}
-	for r, err := range vdisk.Diff(ctx, list[0], list[1]) {
-		if err != nil {
-			return err
+	both := a.flag("r") == a.flag("F")
+	if both || a.flag("r") {
+		for r, err := range vdisk.Diff(ctx, list[0], list[1]) {
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&a.out, "%d %d\n", r.Off, r.Len)
 		}
-		fmt.Fprintf(&a.out, "%d %d\n", r.Off, r.Len)
+	}
+	if both || a.flag("F") {
+		for f, err := range vdisk.DiffFiles(ctx, list[0], list[1]) {
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(&a.out, f)
+		}
 	}
 	return nil
 }

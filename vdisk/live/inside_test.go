@@ -93,6 +93,21 @@ func TestInside(t *testing.T) {
 		t.Errorf("etc of a snapshot: %q", got)
 	}
 
+	for line, want := range map[string]string{
+		"diff -F web/01@before web/01":                                 "added 1/etc/new\nchanged 1/etc/passwd\n",
+		"diff -F web/01 vdisk:" + before.Score.String():                "removed 1/etc/new\nchanged 1/etc/passwd\n",
+		"diff -F vdisk:" + before.Score.String() + " web/01@2026/1127": "",
+	} {
+		if got, err := m.cat.Run(ctx, line, "", true); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", line, got, err, want)
+		}
+	}
+	both, err := m.cat.Run(ctx, "diff web/01@before web/01@2026/1128", "", true)
+	ranges, err2 := m.cat.Run(ctx, "diff -r web/01@before web/01@2026/1128", "", true)
+	if want := ranges + "added 1/etc/new\nchanged 1/etc/passwd\n"; both != want || ranges == "" || err != nil || err2 != nil {
+		t.Errorf("diff: %q, %v, want %q, %v", both, err, want, err2)
+	}
+
 	// Who looks into an image is not in its way, and goes on when it moves.
 	f, err := g.open(live+"/big", ninep.OREAD)
 	m.must(err)

@@ -28,8 +28,10 @@ these commands it is the socket that is wanted: export vdisk=unix!DIR/vdisk.sock
 // take, and what they do.
 var longFlags = map[string][2]string{
 	"a": {"all", "also trim what was not unmounted, and empty swap: nobody may be using it"},
+	"F": {"files", "only the files: added, removed or changed, of partitions whose file system can be read"},
 	"f": {"force", "whatever is lost"},
 	"l": {"long", "with size, partition table and state"},
+	"r": {"ranges", "only the ranges"},
 	"n": {"no-snapshot", "do not keep what it is now"},
 	"y": {"yes", "do it"},
 }

@@ -237,6 +237,32 @@ func (f *file) readRun(p []byte, off int64) (int, error) {
 	return len(p), disk.ReadFull(f.v.r, p, int64(at)*bs+skip)
 }
 
+// Extents implements fsys.Mapped.
+func (f *file) Extents() (list []fsys.Extent, ok bool, err error) {
+	switch {
+	case !f.info.Mode.IsRegular() || f.flags&flagEncrypt != 0:
+		return nil, false, fs.ErrInvalid
+	case f.flags&flagInline != 0 || f.v.journal != nil && len(f.v.journal.copies) > 0:
+		return nil, false, nil
+	}
+	bs := int64(f.v.blockSize)
+	for off := int64(0); off < f.info.Size; {
+		at, length, err := f.find(uint64(off / bs))
+		if err != nil {
+			return nil, false, fmt.Errorf("inode %d: %w", f.number, err)
+		}
+		x := fsys.Extent{Off: int64(at) * bs, Len: int64(min(length, 1<<40)) * bs}
+		if at == 0 {
+			x.Off = fsys.Hole
+		}
+		if list = fsys.Join(list, x); len(list) > fsys.MaxExtents {
+			return nil, false, nil
+		}
+		off += x.Len
+	}
+	return list, true, nil
+}
+
 // find returns where a block of the file lies, 0 for a hole, and for how many
 // blocks that goes on.
 func (f *file) find(logical uint64) (at, length uint64, err error) {
@@ -319,7 +345,7 @@ func (f *file) findPointer(b []byte, logical uint64) (at, length uint64, err err
 		}
 		at, length, err = f.pointer(b, 11+level, 1)
 		if err != nil || at == 0 {
-			return at, length, err
+			return 0, 1<<(shift*level) - logical, err
 		}
 		for l := level; l > 0; l-- {
 			block := make([]byte, f.v.blockSize)
@@ -328,7 +354,8 @@ func (f *file) findPointer(b []byte, logical uint64) (at, length uint64, err err
 			}
 			at, length, err = f.pointer(block, logical>>(shift*(l-1))%per, per)
 			if err != nil || at == 0 {
-				return 0, 1, err
+				below := uint64(1) << (shift * (l - 1)) // blocks that one number leads to
+				return 0, below - logical%below, err
 			}
 		}
 		return at, length, nil

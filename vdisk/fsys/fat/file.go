@@ -156,6 +156,26 @@ func (f *file) read(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
+// Extents implements fsys.Mapped.
+func (f *file) Extents() (list []fsys.Extent, ok bool, err error) {
+	if f.info.Mode.IsDir() {
+		return nil, false, fs.ErrInvalid
+	}
+	for off := int64(0); off < f.info.Size; off += f.v.clusterSize {
+		c, err := f.cluster(off / f.v.clusterSize)
+		if err != nil {
+			return nil, false, err
+		}
+		if c == 0 {
+			break // it is damaged, as who reads it finds
+		}
+		if list = fsys.Join(list, fsys.Extent{Off: f.v.offset(c), Len: f.v.clusterSize}); len(list) > fsys.MaxExtents {
+			return nil, false, nil
+		}
+	}
+	return list, true, nil
+}
+
 // A directory entry (boot.go) is of
 //
 //	0x00 name[11] 0x0b attributes[1] 0x0c case[1] 0x14 clusterhi[2]

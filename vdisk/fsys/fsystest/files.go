@@ -87,6 +87,16 @@ func sameContents(t testing.TB, f fsys.File, name string) {
 	if got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Info().Size)); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%s: contents differ: %d bytes, %v", name, len(got), err)
 	}
+	if m, ok := f.(fsys.Mapped); ok {
+		list, ok, err := m.Extents()
+		n := int64(0)
+		for _, x := range list {
+			n += x.Len
+		}
+		if err != nil || ok && n < int64(len(want)) {
+			t.Errorf("%s: got extents %v, %v for %d bytes", name, list, err, len(want))
+		}
+	}
 	rnd := rand.New(rand.NewPCG(uint64(len(want)), 5))
 	for range 4 {
 		if len(want) == 0 {
@@ -115,6 +125,9 @@ func ReadAll(root fsys.File) {
 		}
 		info := f.Info()
 		if info.Mode.IsRegular() {
+			if m, ok := f.(fsys.Mapped); ok {
+				m.Extents()
+			}
 			b := make([]byte, 64<<10)
 			for off := int64(0); off < min(info.Size, 1<<20); off += int64(len(b)) {
 				if _, err := f.ReadAt(b, off); err != nil {
