@@ -32,7 +32,7 @@ fuzz:
 	sh tests/fuzz.sh $(FUZZTIME)
 
 bench: all
-	go test -run "^$$" -bench . -benchtime 3x -timeout 30m ./tests/bench
+	go test -run "^$$" -bench . -benchtime 3x -timeout 60m ./tests/bench
 
 demo: all
 	sh tests/deps.sh need

@@ -22,7 +22,7 @@ fuzz:V:
 	sh tests/fuzz.sh $FUZZTIME
 
 bench:V: all
-	go test -run '^$' -bench . -benchtime 3x -timeout 30m ./tests/bench
+	go test -run '^$' -bench . -benchtime 3x -timeout 60m ./tests/bench
 
 demo:V: all
 	sh tests/deps.sh need

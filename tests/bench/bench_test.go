@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -399,19 +400,23 @@ func BenchmarkServerMemory(b *testing.B) {
 // residentBytes returns the largest resident size that a process has had.
 func residentBytes(b *testing.B, pid int) int64 {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	n, err := peakBytes(pid)
 	if err != nil {
 		b.Fatal(err)
+	}
+	return n
+}
+
+func peakBytes(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
 	}
 	for line := range bytes.Lines(status) {
 		if rest, ok := bytes.CutPrefix(line, []byte("VmHWM:")); ok {
 			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(string(rest)), " kB"), 10, 64)
-			if err != nil {
-				b.Fatal(err)
-			}
-			return kb << 10
+			return kb << 10, err
 		}
 	}
-	b.Fatal("no VmHWM")
-	return 0
+	return 0, errors.New("no VmHWM")
 }
