@@ -205,24 +205,37 @@ func (im *image) readAt(ctx context.Context, p []byte, off int64) error {
 	})
 }
 
-// mayWrite begins a change of the disk.
-func (d *Disk) mayWrite(ctx context.Context, off, n int64) error {
+// mayWrite begins a change of the disk: n bytes at off become p, or zeros if it
+// is nil.
+func (d *Disk) mayWrite(ctx context.Context, off, n int64, p []byte) error {
 	if !d.writes {
 		return errReadOnly
 	}
-	if err := d.enter(ctx, off, n); err != nil {
-		return err
-	}
-	if err := d.im.failed.Load(); err != nil {
+	for {
+		if err := d.enter(ctx, off, n); err != nil {
+			return err
+		}
+		if err := d.im.failed.Load(); err != nil {
+			d.leave()
+			return *err
+		}
+		g, err := d.im.endsSwap(ctx, off, n, p)
+		if g == nil && err == nil {
+			return nil
+		}
 		d.leave()
-		return *err
+		if err == nil {
+			err = d.im.alone(ctx, func(ctx context.Context) error { return d.im.keepBody(ctx, g.Start) })
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return nil
 }
 
 // WriteAt writes p at off. It is durable after a Flush.
 func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
-	if err := d.mayWrite(ctx, off, int64(len(p))); err != nil {
+	if err := d.mayWrite(ctx, off, int64(len(p)), p); err != nil {
 		return 0, err
 	}
 	defer d.leave()
@@ -275,7 +288,7 @@ const headBytes = 128 << 10
 
 // Trim makes n bytes at off zeros, which take no space.
 func (d *Disk) Trim(ctx context.Context, off, n int64) error {
-	if err := d.mayWrite(ctx, off, n); err != nil {
+	if err := d.mayWrite(ctx, off, n, nil); err != nil {
 		return err
 	}
 	defer d.leave()

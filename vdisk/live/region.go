@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"sync/atomic"
 
 	"strata/internal/ninep"
@@ -25,17 +24,6 @@ type region struct {
 	body     *ninep.File
 
 	dirty atomic.Bool // written to since the last sync
-}
-
-// bodyOf returns where the part of a region begins that is never kept, if it
-// has one.
-func bodyOf(r *vdisk.Region) (split int64, ok bool) {
-	fs := r.FileSystem
-	ok = fs != nil && fs.Type == "swap" && r.FreeOmitted && int64(fs.BlockSize) < r.Length
-	if !ok {
-		return math.MaxInt64, false
-	}
-	return int64(fs.BlockSize), true
 }
 
 // openRegion opens a region whose file is called name, in the directory dir.

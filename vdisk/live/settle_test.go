@@ -2,6 +2,7 @@ package live_test
 
 import (
 	"bytes"
+	"crypto/sha1"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"strata/vdisk"
 	"strata/vdisk/live"
+	"strata/venti"
 )
 
 // run runs a program, or skips the test where it is missing.
@@ -264,5 +266,178 @@ func TestNoTrim(t *testing.T) {
 	d.follow(m, "a")
 	if !bytes.Equal(m.contents("a"), d.bytes()) {
 		t.Error("something was trimmed")
+	}
+}
+
+// TestSwap has nights archive a machine that runs: nothing of what it has swapped
+// out is kept, and all of what is a swap area no more.
+func TestSwap(t *testing.T) {
+	d := newRaw(t, "4096")
+	m := newMachine(t, 128<<20)
+	ctx := t.Context()
+	m.must(m.cat.Create(ctx, "a", 16<<20))
+	d.follow(m, "a")
+	w := m.writer("a")
+	write := func(b []byte, off int64) {
+		t.Helper()
+		_, err := w.WriteAt(ctx, b, off)
+		m.must(err)
+	}
+	night := func() []byte {
+		t.Helper()
+		m.clock.add(24 * 3600e9)
+		m.nightly()
+		list, err := m.cat.Log(ctx, "a")
+		m.must(err)
+		b, _ := m.archived(list[len(list)-1].Score)
+		return b
+	}
+	const area, page = 9 << 20, 9<<20 + 40960
+	secret := random(7, 4096)
+	stored := func() bool {
+		buf := make([]byte, venti.MaxBlockSize)
+		_, err := m.store.ReadBlock(ctx, venti.Score(sha1.Sum(secret)), venti.DataType, buf)
+		return err == nil
+	}
+	write(secret, page)
+	label := slices.Clone(d.bytes()[area:][:4096])
+	copy(label[1024+28:], "renamed") // by swaplabel
+	write(label, area)
+	if got := night(); !bytes.Equal(got[page:][:4096], make([]byte, 4096)) || !bytes.Equal(got[area:][:4096], label) {
+		t.Error("a night has a swapped page, or not the header")
+	}
+	if stored() {
+		t.Error("a swapped page is in the archive")
+	}
+	m.must(w.Flush(ctx))
+	if got := m.contents("a")[page:][:4096]; !bytes.Equal(got, secret) {
+		t.Error("the swapped page is lost")
+	}
+
+	// The machine goes to sleep: its memory is in there now.
+	asleep := slices.Clone(label)
+	copy(asleep[4086:], "S1SUSPEND\x00")
+	write(asleep, area)
+	if got := night(); !bytes.Equal(got, m.contents("a")) || !bytes.Equal(got[page:][:4096], secret) {
+		t.Error("a night does not have the memory of a machine that is asleep")
+	}
+	// It wakes up. What is swapped out is not kept again as soon as it has gone.
+	write(label, area)
+	m.must(w.Close(ctx))
+	if got := night(); !bytes.Equal(got[page:][:4096], make([]byte, 4096)) {
+		t.Error("swapped pages are kept for ever")
+	}
+
+	// Another makes a file system of it, and goes on.
+	w = m.writer("a")
+	fs := d.mkfs(4<<20, "1024")
+	write(random(8, 4096), page)
+	for off := len(fs) - 4096; off >= 0; off -= 4096 {
+		if b := fs[off:][:4096]; off == 0 || !bytes.Equal(b, make([]byte, 4096)) {
+			write(b, area+int64(off))
+		}
+	}
+	if got := night(); !bytes.Equal(got, m.contents("a")) {
+		t.Error("a night does not have all of a file system that was a swap area")
+	}
+	m.must(w.Trim(ctx, area, 4<<20))
+	m.must(w.Close(ctx))
+	if got := night(); !bytes.Equal(got, m.contents("a")) {
+		t.Error("a night is another disk")
+	}
+}
+
+// TestSwapTrimmed makes nothing of a swap area by a trim of its header.
+func TestSwapTrimmed(t *testing.T) {
+	d := newRaw(t, "4096")
+	m := newMachine(t, 64<<20)
+	ctx := t.Context()
+	m.must(m.cat.Create(ctx, "a", 16<<20))
+	d.follow(m, "a")
+	w := m.writer("a")
+	page := random(7, 4096)
+	_, err := w.WriteAt(ctx, page, 10<<20)
+	m.must(err)
+	m.must(w.Trim(ctx, 9<<20, 4096))
+	m.nightly()
+	s, err := m.cat.Find(ctx, "a", "2026/1127")
+	m.must(err)
+	if got, _ := m.archived(s.Score); !bytes.Equal(got, m.contents("a")) || !bytes.Equal(got[10<<20:][:4096], page) {
+		t.Error("a night has lost what is no swap area any more")
+	}
+	m.must(w.Close(ctx))
+}
+
+// TestTrim has what is free in each kind of file system trimmed when the last
+// writer leaves, where the file system says that it was unmounted.
+func TestTrim(t *testing.T) {
+	for _, tc := range []struct {
+		kind  string
+		size  int64
+		clean bool
+		mkfs  []string
+	}{
+		{"ext4", 16 << 20, true, []string{"mke2fs", "-q", "-t", "ext4", "-E", "nodiscard"}},
+		{"vfat", 16 << 20, true, []string{"mkfs.vfat"}},
+		{"exfat", 16 << 20, true, []string{"mkfs.exfat"}},
+		{"xfs", 300 << 20, true, []string{"mkfs.xfs", "-q", "-K"}},
+		{"ntfs", 16 << 20, false, []string{"mkntfs", "-q", "-F"}}, // ntfs-3g leaves no mark
+		{"btrfs", 128 << 20, false, []string{"mkfs.btrfs", "-q", "-K"}},
+	} {
+		t.Run(tc.kind, func(t *testing.T) {
+			d := &raw{t, filepath.Join(t.TempDir(), "disk")}
+			if err := os.WriteFile(d.path, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(d.path, tc.size); err != nil {
+				t.Fatal(err)
+			}
+			run(t, "", tc.mkfs[0], append(tc.mkfs[1:], d.path)...)
+			disk, err := vdisk.OpenDisk(d.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := vdisk.NewSurvey(disk, false)
+			disk.Close()
+			if err != nil || len(s.Layout.Regions) != 1 || s.Layout.Regions[0].FileSystem.Type != tc.kind || !s.Layout.Regions[0].FreeOmitted {
+				t.Fatalf("survey: %+v, %v", s.Layout, err)
+			}
+			var free []int64
+			for x := range s.Free(0) {
+				if at := x.Off + x.Len/2/4096*4096; x.Len > 1<<20 {
+					d.put(at, random(uint64(at), 4096))
+					free = append(free, at)
+				}
+			}
+			m := newMachine(t, 512<<20)
+			ctx := t.Context()
+			score := m.imported(d.bytes())
+			m.must(m.cat.Create(ctx, "a", tc.size))
+			d.follow(m, "a")
+			there := func() (n int) {
+				r, err := m.cat.Disk(ctx, "a", live.OpenOptions{})
+				m.must(err)
+				defer r.Close(ctx)
+				b := make([]byte, 4096)
+				for _, at := range free {
+					_, err := r.ReadAt(ctx, b, at)
+					m.must(err)
+					if !bytes.Equal(b, make([]byte, 4096)) {
+						n++
+					}
+				}
+				return n
+			}
+			if n := there(); len(free) == 0 || n > 0 && n < len(free) || (n == 0) != tc.clean {
+				t.Errorf("of %d pieces of garbage %d are there, want all or none: %v", len(free), n, tc.clean)
+			}
+			m.must(m.cat.Settle(ctx, "a", true))
+			if n := there(); n > 0 {
+				t.Errorf("told to, it left %d of %d pieces of garbage", n, len(free))
+			}
+			snap, err := m.cat.Snapshot(ctx, "a", "")
+			m.must(err)
+			m.sameImage(snap.Score, score)
+		})
 	}
 }
