@@ -120,6 +120,10 @@ func (s *Survey) Free(i int) iter.Seq[fsys.Extent] {
 	}
 }
 
+// Source returns what an import stores of the i-th region, as a disk of its
+// own: what is free reads as zeros, and is a hole.
+func (s *Survey) Source(i int) Source { return s.parts[i] }
+
 // Clean tells whether the file system in the i-th region was unmounted: what
 // is free in it is so for everybody.
 func (s *Survey) Clean(i int) bool { return s.parts[i].clean }

@@ -14,6 +14,9 @@ type part struct {
 	clean bool // the file system was unmounted
 }
 
+// Size returns the bytes of the part.
+func (p *part) Size() int64 { return p.Length }
+
 // ReadAt reads from the start of the part. What is free reads as zeros.
 func (p *part) ReadAt(b []byte, off int64) (int, error) {
 	if off < 0 {
