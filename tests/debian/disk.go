@@ -27,6 +27,7 @@ type Disk struct {
 	Packages []string // besides systemd and the kernel for clouds
 	Bring    []string // packages that lie in /root as files, and are not installed
 	SizeMB   int      // of the disk; 0 is 1024
+	Install  int      // tells apart disks that are made alike, each by itself
 }
 
 // base is what every disk has.
