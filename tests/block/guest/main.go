@@ -14,15 +14,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
-	"strata/tests/mount/qemu"
+	"strata/tests/mount/qemu/inside"
 )
 
 // A Config is what /config.json holds.
@@ -50,7 +48,7 @@ const (
 )
 
 func main() {
-	out, err := boot()
+	out, err := inside.Boot()
 	if err == nil {
 		var sum string
 		if sum, err = work(); err == nil {
@@ -63,62 +61,7 @@ func main() {
 			fmt.Fprintln(out, "failed", err)
 		}
 	}
-	unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-}
-
-// boot makes a machine of what the kernel has started, and returns where the
-// result goes.
-func boot() (*os.File, error) {
-	for _, m := range []struct{ what, where string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}} {
-		os.MkdirAll(m.where, 0o755)
-		if err := unix.Mount(m.what, m.where, m.what, 0, ""); err != nil {
-			return nil, fmt.Errorf("mount %s: %w", m.where, err)
-		}
-	}
-	if console, err := os.OpenFile("/dev/console", os.O_WRONLY, 0); err == nil {
-		unix.Dup2(int(console.Fd()), 2)
-	}
-	out, err := os.OpenFile("/dev/ttyS1", os.O_WRONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	modules, err := filepath.Glob("/" + qemu.ModuleDir + "/*")
-	if err != nil {
-		return out, err
-	}
-	slices.Sort(modules)
-	for _, name := range modules {
-		b, err := os.ReadFile(name)
-		if err == nil {
-			err = unix.InitModule(b, "")
-		}
-		if err != nil {
-			return out, fmt.Errorf("load %s: %w", name, err)
-		}
-	}
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return out, err
-	}
-	defer unix.Close(s)
-	for _, set := range []struct {
-		op uint
-		v  []byte
-	}{{unix.SIOCSIFADDR, []byte{10, 0, 2, 15}}, {unix.SIOCSIFNETMASK, []byte{255, 255, 255, 0}}, {unix.SIOCSIFFLAGS, nil}} {
-		req, err := unix.NewIfreq("eth0")
-		if err != nil {
-			return out, err
-		}
-		if set.v == nil {
-			req.SetUint16(unix.IFF_UP)
-		} else if err := req.SetInet4Addr(set.v); err != nil {
-			return out, err
-		}
-		if err := unix.IoctlIfreq(s, set.op, req); err != nil {
-			return out, fmt.Errorf("network: %w", err)
-		}
-	}
-	return out, nil
+	inside.Reboot()
 }
 
 // connect shakes hands with the server, and returns the socket.

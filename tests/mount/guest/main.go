@@ -10,19 +10,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"strata/tests/mount/qemu"
+	"strata/tests/mount/qemu/inside"
 	"strata/tests/mount/workload"
 )
 
 func main() {
 	workload.Helper()
 	if os.Getpid() == 1 {
-		out, err := boot()
+		out, err := inside.Boot()
 		if err == nil {
 			err = inGuest(out)
 		}
@@ -33,7 +32,7 @@ func main() {
 			}
 		}
 		unix.Sync()
-		unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+		inside.Reboot()
 	}
 	var cfg workload.Config
 	if err := json.NewDecoder(os.Stdin).Decode(&cfg); err != nil {
@@ -56,78 +55,6 @@ type Mount struct {
 	Source  string // the server's address
 	Options string // as for mount -t 9p -o
 	Run     workload.Config
-}
-
-// boot makes a machine of what the kernel has started, and returns where
-// results go.
-func boot() (*os.File, error) {
-	for _, m := range []struct{ what, where string }{
-		{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/tmp"}, {"tmpfs", "/mnt"},
-	} {
-		os.MkdirAll(m.where, 0o755)
-		if err := unix.Mount(m.what, m.where, m.what, 0, ""); err != nil {
-			return nil, fmt.Errorf("mount %s: %w", m.where, err)
-		}
-	}
-	if console, err := os.OpenFile("/dev/console", os.O_WRONLY, 0); err == nil {
-		unix.Dup2(int(console.Fd()), 1)
-		unix.Dup2(int(console.Fd()), 2)
-	}
-	out, err := os.OpenFile("/dev/ttyS1", os.O_WRONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	modules, err := filepath.Glob("/" + qemu.ModuleDir + "/*")
-	if err != nil {
-		return out, err
-	}
-	slices.Sort(modules)
-	for _, name := range modules {
-		b, err := os.ReadFile(name)
-		if err == nil {
-			err = unix.InitModule(b, "")
-		}
-		if err != nil {
-			return out, fmt.Errorf("load %s: %w", name, err)
-		}
-	}
-	for _, i := range []struct {
-		name, addr string
-		mask       [4]byte
-	}{{"lo", "", [4]byte{255, 0, 0, 0}}, {"eth0", "\x0a\x00\x02\x0f", [4]byte{255, 255, 255, 0}}} {
-		if err := up(i.name, []byte(i.addr), i.mask[:]); err != nil {
-			return out, fmt.Errorf("network %s: %w", i.name, err)
-		}
-	}
-	return out, os.Setenv("PATH", "/bin")
-}
-
-// up gives a network interface an address, if there is one, and starts it.
-func up(name string, addr, mask []byte) error {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(s)
-	req, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	if len(addr) > 0 {
-		for _, set := range []struct {
-			op uint
-			v  []byte
-		}{{unix.SIOCSIFADDR, addr}, {unix.SIOCSIFNETMASK, mask}} {
-			if err := req.SetInet4Addr(set.v); err != nil {
-				return err
-			}
-			if err := unix.IoctlIfreq(s, set.op, req); err != nil {
-				return err
-			}
-		}
-	}
-	req.SetUint16(unix.IFF_UP)
-	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, req)
 }
 
 // inGuest does the job.
