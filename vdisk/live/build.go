@@ -157,7 +157,7 @@ func (c *Catalogue) graftRegion(ctx context.Context, src *vdisk.Image, i int, pa
 
 // free returns an error unless an image could be called name.
 func (c *Catalogue) free(ctx context.Context, name string) error {
-	if err := CheckName(name); err != nil {
+	if err := checkFree(name); err != nil {
 		return err
 	}
 	list := elements(name)

@@ -214,10 +214,13 @@ func TestWriters(t *testing.T) {
 func TestNames(t *testing.T) {
 	m := newMachine(t, 16<<20)
 	ctx := t.Context()
-	for _, name := range []string{"", "/", "a/", "/a", "a//b", ".", "..", "a/../b", ".a", "-a", "a b", "a@b", "a:b", "ä", "a\n", strings.Repeat("a", 65), strings.Repeat("a/", 300) + "a"} {
+	for _, name := range []string{"", "/", "a/", "/a", "a//b", ".", "..", "a/../b", ".a", "-a", "a b", "a@b", "a:b", "ä", "a\n", "files/a", "score", strings.Repeat("a", 65), strings.Repeat("a/", 300) + "a"} {
 		if err := m.cat.Create(ctx, name, 1<<20); err == nil {
 			t.Errorf("made %q", name)
 		}
+	}
+	if err := m.cat.Create(ctx, "files/web.vdisk", 1<<20); err == nil || !strings.Contains(err.Error(), "begins with files/") {
+		t.Errorf("a name that clients of NBD give to something else: %v", err)
 	}
 	for _, name := range []string{"web/01", "web/02", "db", "Web/01/x.y_z-1"} {
 		m.must(m.cat.Create(ctx, name, 1<<20))

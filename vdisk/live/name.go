@@ -34,6 +34,18 @@ func CheckName(name string) error {
 	return nil
 }
 
+// checkFree returns an error for names that new images do not get: what begins
+// so is something else to clients of NBD (see Exports).
+func checkFree(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if first, _, _ := strings.Cut(name, "/"); first == "files" || first == "score" {
+		return &ninep.Error{Text: fmt.Sprintf("bad name %q: what begins with %s/ is not an image", name, first), Errno: syscall.EINVAL}
+	}
+	return nil
+}
+
 func isElement(s string) bool {
 	if s == "" || len(s) > maxElement || s[0] == '.' || s[0] == '-' {
 		return false
