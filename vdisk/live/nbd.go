@@ -20,11 +20,12 @@ import (
 //	.../parts/1        a partition of either
 //	throw-away:web/01@2026/1127, throw-away:web/01, throw-away:vdisk:SCORE
 //	                   a disk like it that is the connection's own, and gone with it
+//	.../shared         a live disk or partition that others may write to, too
 //
-// (But images below files and score are had over 9P only.) A live disk can be
-// written to by one connection, unless somebody else writes
-// to it; others may read. With readOnly all may read only: where it is not
-// known who connects.
+// A live disk can be written to by one connection, unless somebody else writes
+// to it; others may read. Those who call it shared may all write, if no other
+// does, and what one flushes are the writes of all. With readOnly all may read
+// only: where it is not known who connects.
 func Exports(c *Catalogue, others nbd.Exports, readOnly bool) nbd.Exports {
 	return &exports{c: c, others: others, readOnly: readOnly}
 }
@@ -45,15 +46,12 @@ func (x *exports) Open(ctx context.Context, name string) (*nbd.Export, error) {
 	if _, _, err := venti.ParseTypedScore(first); name == "" || first == "score" || first == "files" || err == nil {
 		return x.others.Open(ctx, name)
 	}
-	ref, part := name, ""
-	if i := strings.LastIndex(name, "/parts/"); i >= 0 {
-		ref, part = name[:i], strings.TrimSuffix(name[i+len("/parts/"):], "/data")
-	}
+	ref, part, shared := x.parse(ctx, name)
 	image, snap, err := ParseRef(ref)
 	if err != nil {
 		return nil, fmt.Errorf("export %q: %w", name, ninep.ErrNotExist)
 	}
-	if snap != "" {
+	if snap != "" && !shared {
 		s, err := x.c.Find(ctx, image, snap)
 		if err != nil {
 			return nil, fmt.Errorf("export %q: %w", name, err)
@@ -69,7 +67,10 @@ func (x *exports) Open(ctx context.Context, name string) (*nbd.Export, error) {
 		e.Name, e.Description = name, fmt.Sprintf("%s, the snapshot %s of %s", e.Description, s.Name, image)
 		return e, nil
 	}
-	e, err := x.live(ctx, image, part)
+	if snap != "" {
+		return nil, fmt.Errorf("export %q: nobody writes to a snapshot: %w", name, ninep.ErrNotExist)
+	}
+	e, err := x.live(ctx, image, part, shared)
 	if err != nil {
 		return nil, fmt.Errorf("export %q: %w", name, err)
 	}
@@ -103,10 +104,25 @@ func (x *exports) throwAway(ctx context.Context, name, ref string) (*nbd.Export,
 	}, nil
 }
 
+// parse returns what the name of an export is made of. No image lies in
+// another, so what is an image's name is not something in one.
+func (x *exports) parse(ctx context.Context, name string) (ref, part string, shared bool) {
+	if CheckName(name) == nil {
+		if is, err := x.c.isImage(ctx, top+"/"+name); err == nil && is {
+			return name, "", false
+		}
+	}
+	ref, shared = strings.CutSuffix(name, "/shared")
+	if i := strings.LastIndex(ref, "/parts/"); i >= 0 {
+		ref, part = ref[:i], strings.TrimSuffix(ref[i+len("/parts/"):], "/data")
+	}
+	return ref, part, shared
+}
+
 // live opens a live image, for writing if that may be.
-func (x *exports) live(ctx context.Context, image, part string) (*nbd.Export, error) {
-	e := &nbd.Export{Description: "live disk", ReadOnly: x.readOnly}
-	opt := OpenOptions{Write: !x.readOnly, By: fmt.Sprintf("a client of NBD (%d)", x.opened.Add(1))}
+func (x *exports) live(ctx context.Context, image, part string, shared bool) (*nbd.Export, error) {
+	e := &nbd.Export{Description: "live disk", ReadOnly: x.readOnly, Shared: shared}
+	opt := OpenOptions{Write: !x.readOnly, By: fmt.Sprintf("a client of NBD (%d)", x.opened.Add(1)), Shared: shared}
 	d, err := x.c.Disk(ctx, image, opt)
 	if isInUse(err) {
 		e.ReadOnly, e.Description = true, fmt.Sprintf("live disk, to be read only: %v", err)

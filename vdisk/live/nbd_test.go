@@ -2,12 +2,15 @@ package live_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
 	"strings"
 	"testing"
 
+	"strata/internal/ninep"
+	"strata/internal/ninep/ninetest"
 	"strata/vdisk/live"
 	"strata/vdisk/nbd"
 )
@@ -75,5 +78,56 @@ func TestExports(t *testing.T) {
 		t.Errorf("where all may read only: %+v, %v", e, err)
 	} else {
 		e.Release()
+	}
+}
+
+// TestSharedExports has several write to an image at once, who say so.
+func TestSharedExports(t *testing.T) {
+	m := newMachine(t, 16<<20)
+	ctx := t.Context()
+	m.must(m.cat.Create(ctx, "a", 1<<20))
+	// Names that could be understood in two ways are those of images.
+	m.must(m.cat.Create(ctx, "b/shared", 2<<20))
+	m.must(m.cat.Create(ctx, "b/parts/1", 3<<20))
+	x := live.Exports(m.cat, m.tree().Exports(), false)
+	open := func(name string, size int64, readOnly, shared bool) *nbd.Export {
+		t.Helper()
+		e, err := x.Open(ctx, name)
+		m.must(err)
+		if e.Disk.Size() != size || e.ReadOnly != readOnly || e.Shared != shared {
+			t.Errorf("%s: %d bytes, read-only %v, shared %v; want %d, %v, %v", name, e.Disk.Size(), e.ReadOnly, e.Shared, size, readOnly, shared)
+		}
+		return e
+	}
+	open("b/shared", 2<<20, false, false).Release()
+	open("b/shared/shared", 2<<20, false, true).Release()
+	open("b/parts/1", 3<<20, false, false).Release()
+	one, two := open("a/shared", 1<<20, false, true), open("a/shared", 1<<20, false, true)
+	open("a", 1<<20, true, false).Release()
+	g := guest{t, ninetest.Dial(t, m.tree(), ninep.Linux, "glenda", "")}
+	f, err := g.open("images/a/shared", ninep.ORDWR)
+	m.must(err)
+	if _, err := g.open("images/a/disk", ninep.ORDWR); err == nil {
+		t.Error("one who does not share writes with those who do")
+	}
+	for i, w := range []interface {
+		WriteAt(ctx context.Context, p []byte, off int64) (int, error)
+	}{one.Disk.(nbd.Writer), two.Disk.(nbd.Writer), f} {
+		_, err := w.WriteAt(ctx, random(uint64(i), 5000), int64(i)*5000)
+		m.must(err)
+	}
+	m.must(two.Disk.(nbd.Writer).Flush(ctx))
+	got := m.contents("a")
+	for i := range 3 {
+		if !bytes.Equal(got[i*5000:][:5000], random(uint64(i), 5000)) {
+			t.Errorf("what writer %d wrote is not there", i)
+		}
+	}
+	one.Release()
+	two.Release()
+	m.must(f.Close(ctx))
+	open("a", 1<<20, false, false).Release()
+	if _, err := x.Open(ctx, "a@none/shared"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a snapshot to be written to: %v", err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 //
 //	/ctl                                    takes commands: see help
 //	/images/<path>/disk                     the disk, to be read and written
+//	               shared                   the same, for several who write at once
 //	               ctl                      takes the commands of the image, without its name
 //	               info                     how it is cut, and its state
 //	               score                    of its last snapshot
@@ -146,9 +147,10 @@ func (v *view) imageDir(name, image string, number uint64) ninep.Node {
 		return nodes, nil
 	}
 	return ninep.NewDir(v.file(name, 0o555, id(number)), map[string]ninep.Node{
-		"ctl":  &ctlNode{v: v, image: image, id: fmt.Sprint(number, " ctl")},
-		"disk": &diskNode{v: v, image: image, name: "disk", path: id(number, " disk")},
-		"info": text("info", func(ctx context.Context) (string, error) { return c.info(ctx, image) }),
+		"ctl":    &ctlNode{v: v, image: image, id: fmt.Sprint(number, " ctl")},
+		"disk":   &diskNode{v: v, image: image, name: "disk", path: id(number, " disk")},
+		"shared": &diskNode{v: v, image: image, name: "shared", path: id(number, " shared"), shared: true},
+		"info":   text("info", func(ctx context.Context) (string, error) { return c.info(ctx, image) }),
 		"score": text("score", func(ctx context.Context) (string, error) {
 			list, err := c.Log(ctx, image)
 			if err != nil || len(list) == 0 {
@@ -280,12 +282,13 @@ type diskNode struct {
 	v             *view
 	image, name   string
 	path          uint64
+	shared        bool // others who write share it, too
 	start, length int64
 }
 
 // open opens the image.
 func (n *diskNode) open(ctx context.Context, write bool) (*Disk, error) {
-	return n.v.c.Disk(ctx, n.image, OpenOptions{Write: write, By: n.v.by})
+	return n.v.c.Disk(ctx, n.image, OpenOptions{Write: write, By: n.v.by, Shared: n.shared})
 }
 
 // Qid implements ninep.Node. The version is that of what is open, if it is.

@@ -155,7 +155,7 @@ func TestTree(t *testing.T) {
 			m.clock.add(24 * 3600e9)
 			m.nightly()
 			for path, list := range map[string][]string{
-				"images": {"web"}, "images/web": {"01"}, "images/web/01": {"ctl", "disk", "info", "parts", "score", "snap", "tag"},
+				"images": {"web"}, "images/web": {"01"}, "images/web/01": {"ctl", "disk", "info", "parts", "score", "shared", "snap", "tag"},
 				"images/web/01/snap": {"2026"}, "images/web/01/snap/2026": {"1127", "1128"}, "images/web/01/tag": {"first"},
 				"images/web/01/tag/first": {"disk", "info", "parts", "score"},
 			} {
