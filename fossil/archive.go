@@ -138,8 +138,7 @@ func (fs *FS) archive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names, err := fs.waiting(ctx, root.Epoch)
-	if err != nil { // it is for the log only
+	if err := fs.findUnsaid(ctx); err != nil { // it is for the log only
 		fs.log.Warn("archive: list what waits", "error", err)
 	}
 	wctx, fail := context.WithCancelCause(ctx)
@@ -180,28 +179,62 @@ func (fs *FS) archive(ctx context.Context) error {
 	}
 	p := fs.Archiving()
 	fs.log.Info("archive", "score", "vac:"+score.String(), "blocks", p.Blocks, "bytes", p.Bytes, "took", fs.cfg.Now().Sub(p.Began).Round(time.Millisecond))
-	for _, path := range names {
-		// One that was copied meanwhile is on Venti here when the next is done.
-		if s, err := fs.Vac(ctx, path); err == nil {
-			fs.log.Info("archived", "path", path, "score", "vac:"+s.String())
-		}
-	}
-	return nil
+	return fs.sayScores(ctx, root.Epoch)
 }
 
-// waiting lists the archival snapshots below /archive that are in the tree of
-// an epoch and not on Venti yet.
-func (fs *FS) waiting(ctx context.Context, epoch uint32) (paths []string, err error) {
-	list, err := fs.LocalSnapshots(ctx, "/archive")
-	if errors.Is(err, ErrNotExist) {
-		return nil, nil
+// findUnsaid lists the archival snapshots that somebody has left waiting who had
+// the file system open before. Those taken since are in the list already: to look
+// for them each time would take the longer the more there are in all.
+func (fs *FS) findUnsaid(ctx context.Context) error {
+	known := false
+	err := fs.b.View(ctx, func(*buffer.Tx) error {
+		known = fs.listed
+		return nil
+	})
+	if err != nil || known {
+		return err
 	}
-	for _, s := range list {
-		if s.Archive && !s.Dead && s.Epoch <= epoch {
-			paths = append(paths, s.Path)
+	list, err := fs.LocalSnapshots(ctx, "/archive")
+	if err != nil && !errors.Is(err, ErrNotExist) {
+		return err
+	}
+	return fs.b.View(ctx, func(*buffer.Tx) error {
+		for _, s := range list {
+			if s.Archive && !s.Dead && !slices.ContainsFunc(fs.unsaid, func(u Snap) bool { return u.Path == s.Path }) {
+				fs.unsaid = append(fs.unsaid, s)
+			}
+		}
+		fs.listed = true
+		return nil
+	})
+}
+
+// sayScores logs the scores of archival snapshots that are in the tree of an
+// epoch, which was archived.
+func (fs *FS) sayScores(ctx context.Context, epoch uint32) error {
+	var list, later []Snap
+	if err := fs.b.View(ctx, func(*buffer.Tx) error {
+		list, fs.unsaid = fs.unsaid, nil
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, u := range list {
+		s, err := venti.Score{}, error(ErrNotOnVenti)
+		if u.Epoch <= epoch {
+			s, err = fs.Vac(ctx, u.Path)
+		}
+		switch {
+		case err == nil:
+			fs.log.Info("archived", "path", u.Path, "score", "vac:"+s.String())
+		case errors.Is(err, ErrNotOnVenti): // what was copied meanwhile is when the next is done
+			later = append(later, u)
 		}
 	}
-	return paths, err
+	return fs.b.View(ctx, func(*buffer.Tx) error {
+		fs.unsaid = append(later, fs.unsaid...)
+		return nil
+	})
 }
 
 // writeRoot writes a root block.

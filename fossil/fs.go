@@ -70,6 +70,8 @@ type FS struct {
 	closed bool                          // nothing more is fetched
 	files  map[uint64]weak.Pointer[File] // of the active tree, by qid
 	dirty  map[*File]bool                // whose attributes in memory are newer; true if not only by a time of access
+	unsaid []Snap                        // archival snapshots of which the log has no score yet
+	listed bool                          // also those that waited when it was opened
 
 	unnamed *File // where files are that have no name; nil until it is needed
 }

@@ -90,6 +90,8 @@ func (fs *FS) snapshot(tx *buffer.Tx, src *File, cfg SnapConfig, when time.Time)
 		}
 	}
 	if cfg.Archive {
+		waits := Snap{Path: dst.path(), Epoch: tx.Epoch() - 1, Archive: true, Mtime: dst.dir.Mtime}
+		tx.OnPublish(func() { fs.unsaid = append(fs.unsaid, waits) })
 		if err := fs.saveQids(tx); err != nil {
 			return "", err
 		}

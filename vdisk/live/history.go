@@ -72,7 +72,7 @@ func (s *Snapshot) line() []byte {
 func parseHistory(text string) (born creation, list []Snapshot, last string, err error) {
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
-		bad := fmt.Errorf("bad line of history %q", strings.TrimSpace(line))
+		bad := badLine(line)
 		switch {
 		case len(f) == 4 && f[0] == "made":
 			if born.Time, err = time.Parse(time.RFC3339, f[1]); err != nil {
@@ -108,6 +108,13 @@ func parseHistory(text string) (born creation, list []Snapshot, last string, err
 	return born, list, last, nil
 }
 
+// A badLine is the error for a line of a history.
+type badLine string
+
+func (l badLine) Error() string {
+	return fmt.Sprintf("bad line of history %q", strings.TrimSpace(string(l)))
+}
+
 // readHistory sees to it that the image's history is known. The caller has the
 // turn.
 func (im *image) readHistory(ctx context.Context) error {
@@ -131,10 +138,16 @@ func (im *image) record(ctx context.Context, line []byte) error {
 // add adds a snapshot to the history, with a name of its day: the given one if
 // that is free. The caller has the turn.
 func (im *image) add(ctx context.Context, s Snapshot) (Snapshot, error) {
-	day := s.Time.Format("2006/0102")
-	s.Name = cmp.Or(s.From, day)
-	for n := 1; im.find(s.Name) != nil; n++ {
-		s.Name = fmt.Sprintf("%s.%d", day, n)
+	name := archiveName{day: s.Time.Format("2006/0102")}
+	s.Name = cmp.Or(s.From, name.String())
+	if im.find(s.Name) != nil {
+		for i := range im.history {
+			if a, ok := parseArchive(im.history[i].Name); ok && a.day == name.day {
+				name.n = max(name.n, a.n)
+			}
+		}
+		name.n++
+		s.Name = name.String()
 	}
 	if err := im.record(ctx, s.line()); err != nil {
 		return s, err
