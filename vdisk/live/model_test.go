@@ -9,13 +9,17 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"strata/internal/ninep"
+	"strata/vdisk"
 	"strata/vdisk/live"
+	"strata/venti"
 )
 
 // A frameCounter counts the messages that a client sends.
@@ -74,6 +78,18 @@ func TestCosts(t *testing.T) {
 		return requests.Load() - r, int64(m.store.Len()) - b
 	}
 	type costs struct{ create, clone, rollback [2]int64 }
+	snapshot := func(name string) int64 {
+		t.Helper()
+		d := m.writer(name)
+		_, err := d.WriteAt(ctx, random(77, 4096), 0)
+		m.must(err)
+		m.must(d.Close(ctx))
+		_, blocks := cost(func() error {
+			_, err := m.cat.Snapshot(ctx, name, "two")
+			return err
+		})
+		return blocks
+	}
 	measure := func(name string, size int64) (c costs) {
 		t.Helper()
 		c.create[0], c.create[1] = cost(func() error { return m.cat.Create(ctx, name, size) })
@@ -95,6 +111,12 @@ func TestCosts(t *testing.T) {
 	if small != large {
 		t.Errorf("requests and blocks: %+v for 100 MiB, %+v for 100 GiB", small, large)
 	}
+	// The tree of the large one is two blocks deeper.
+	if a, b := snapshot("small"), snapshot("large"); b > a+2 {
+		t.Errorf("a snapshot is %d blocks for 100 GiB, %d for 100 MiB", b, a)
+	} else {
+		t.Logf("a snapshot of one block: %d, %d", a, b)
+	}
 	for range 40 {
 		m.clock.add(60e9)
 		_, err := m.cat.Snapshot(ctx, "small", "")
@@ -105,6 +127,72 @@ func TestCosts(t *testing.T) {
 		t.Errorf("a clone is %d requests after 40 snapshots, and was %d", old, small.clone[0])
 	}
 	t.Logf("requests and blocks: %+v", small)
+}
+
+// A readCounter counts the blocks that are read from a store.
+type readCounter struct {
+	venti.Store
+	n atomic.Int64
+}
+
+func (c *readCounter) ReadBlock(ctx context.Context, s venti.Score, t venti.Type, buf []byte) (int, error) {
+	c.n.Add(1)
+	return c.Store.ReadBlock(ctx, s, t, buf)
+}
+
+// TestManySnapshots has it cost as many blocks to read an image that has many
+// snapshots, and the last of them, as it costs one that has one snapshot.
+func TestManySnapshots(t *testing.T) {
+	snapshots := 150
+	if os.Getenv("STRATA_TRIAL") != "" {
+		snapshots = 1000
+	}
+	m := newMachine(t, 128<<20)
+	ctx := t.Context()
+	counter := &readCounter{Store: m.store}
+	m.venti = counter
+	m.restart()
+	const size = 16 << 20
+	m.must(m.cat.Create(ctx, "a", size))
+	write := func(p []byte, off int64) {
+		t.Helper()
+		d := m.writer("a")
+		_, err := d.WriteAt(ctx, p, off)
+		m.must(err)
+		m.must(d.Close(ctx))
+	}
+	// cost returns how many blocks are read for all of the image, by one who has
+	// none in memory, and for all of a snapshot.
+	cost := func(snap string) (disk, old int64) {
+		t.Helper()
+		m.restart()
+		before, local := counter.n.Load(), m.fs.Stats().Buffer.DiskReads
+		m.contents("a")
+		disk = counter.n.Load() - before + m.fs.Stats().Buffer.DiskReads - local
+		s, err := m.cat.Find(ctx, "a", snap)
+		m.must(err)
+		before = counter.n.Load()
+		im, err := vdisk.Open(ctx, counter, s.Score)
+		m.must(err)
+		_, err = im.ReadAt(make([]byte, size), 0)
+		m.must(err)
+		return disk, counter.n.Load() - before
+	}
+	write(random(0, size), 0)
+	_, err := m.cat.Snapshot(ctx, "a", "first")
+	m.must(err)
+	disk, old := cost("first")
+	for i := range snapshots - 1 {
+		m.clock.add(time.Hour)
+		write(random(uint64(i), 8192), int64(i)*37%(size/8192)*8192)
+		_, err := m.cat.Snapshot(ctx, "a", "last")
+		m.must(err)
+	}
+	lastDisk, last := cost("last")
+	t.Logf("blocks read of the disk: %d, and with %d snapshots %d; of a snapshot: %d, and of the last %d", disk, snapshots, lastDisk, old, last)
+	if lastDisk*50 > disk*51 || last*50 > old*51 {
+		t.Error("more than 2 % more")
+	}
 }
 
 // A model is an image as it should be.
