@@ -55,9 +55,12 @@ func (e *Encoder) encode(dst, lump []byte, enc Encoding) (n int, ok bool) {
 	if e.zstd == nil {
 		e.zstd = newZstd()
 	}
-	// What gets longer moves out of dst.
-	n = len(e.zstd.EncodeAll(lump, dst[:0]))
-	return n, n < len(lump)
+	out := e.zstd.EncodeAll(lump, dst[:0])
+	if len(out) >= len(lump) {
+		return 0, false
+	}
+	// It moves out of dst for what is longer only on the way, too.
+	return copy(dst, out), true
 }
 
 // hopeless tells whether a lump looks as if nothing made it shorter, at some

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand"
 	"os/exec"
 	"strings"
 	"testing"
@@ -57,6 +58,36 @@ func TestEncodings(t *testing.T) {
 					t.Errorf("decoded %d bytes, %v", len(out), err)
 				}
 			})
+		}
+	}
+}
+
+// TestEncodeTight makes clumps of lumps that hardly get shorter in buffers that
+// have room for a clump and no more: what is longer on the way must not be lost.
+func TestEncodeTight(t *testing.T) {
+	rng := rand.New(rand.NewSource(1))
+	for _, enc := range []arena.Encoding{arena.Whack, arena.Zstd} {
+		var e arena.Encoder
+		gains := 0
+		for range 20000 {
+			lump := make([]byte, 20+rng.Intn(100))
+			for i := range lump {
+				if rng.Intn(3) == 0 {
+					lump[i] = byte(rng.Int())
+				}
+			}
+			h := arena.ClumpHeader{Magic: 7}
+			h.Type, h.Score = venti.DiskData, venti.ScoreOf(lump)
+			clump := e.Append(make([]byte, 0, arena.ClumpHeaderSize+len(lump)), &h, lump, enc)
+			if h.Encoding == enc {
+				gains++
+			}
+			if out, err := h.Decode(make([]byte, len(lump)), clump[arena.ClumpHeaderSize:]); err != nil || !bytes.Equal(out, lump) {
+				t.Fatalf("%v: %d bytes %x become %x, %v", enc, len(lump), lump, clump, err)
+			}
+		}
+		if gains < 100 {
+			t.Errorf("%v: only %d lumps became shorter", enc, gains)
 		}
 	}
 }
