@@ -32,6 +32,10 @@ type Config struct {
 	NoTrim bool             // do not trim an image when its last writer leaves
 	Now    func() time.Time // nil means time.Now
 	Log    *slog.Logger     // nil means none
+
+	// StartTime is for how long it is watched what is read of a disk that was
+	// opened for writing, see BootSet; 0 means two minutes.
+	StartTime time.Duration
 }
 
 // A Catalogue is the images that live in one file system. Its methods may be
@@ -215,6 +219,9 @@ func (c *Catalogue) Disk(ctx context.Context, name string, opt OpenOptions) (*Di
 		}
 	}
 	im.writers[d.by]++
+	if im.start == nil {
+		im.start = im.begin(ctx)
+	}
 	c.mu.Unlock()
 	return d, nil
 }

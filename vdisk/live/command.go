@@ -69,6 +69,8 @@ func Commands() []Usage {
 // commands returns the table of commands, by name.
 func commands() []command {
 	return []command{
+		{name: "boot", args: "[-b] NAME [on|off]", flags: "b", min: 1, max: 2, run: runBoot, one: true,
+			help: "print what of a disk its last start has read, which the next reads ahead; -b its blocks"},
 		{name: "clone", args: "NAME[@SNAP] NEW", min: 2, max: 2, run: runClone, one: true,
 			help: "make an image of another, or of a snapshot; nothing is copied"},
 		{name: "create", args: "NAME SIZE", min: 2, max: 2, run: runCreate,

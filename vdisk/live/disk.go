@@ -49,7 +49,9 @@ type image struct {
 	regions []*region
 	gone    bool // removed
 
-	thrown bool // away when nobody uses it: see throw.go
+	// Immutable.
+	thrown bool   // away when nobody uses it: see throw.go
+	origin string // the directory of the image that it is a throw-away of, or ""
 
 	size     atomic.Int64  // of the layout
 	flushing chan struct{} // holds one while a flush is under way
@@ -59,6 +61,7 @@ type image struct {
 	writes   atomic.Int64
 	version  atomic.Uint32         // of the files when they were opened
 	failed   atomic.Pointer[error] // of a flush: what was written before may be lost
+	watch    atomic.Pointer[watch] // takes note of reads, or nil
 
 	history []Snapshot // of who has the turn
 	born    creation
@@ -68,6 +71,7 @@ type image struct {
 	// Guarded by cat.mu.
 	users   int // handles, and calls that use it
 	writers map[string]int
+	start   *start             // of the writers, or nil
 	insides map[string]*inside // by partition
 }
 
@@ -187,6 +191,9 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	defer d.leave()
 	n := min(int64(len(p)), d.im.layout.Size-off)
+	if w := d.im.watch.Load(); w != nil {
+		w.note(off, n)
+	}
 	if err := d.im.readAt(ctx, p[:n], off); err != nil {
 		return 0, err
 	}
@@ -372,13 +379,19 @@ func (d *Disk) Close(ctx context.Context) error {
 	im, c := d.im, d.im.cat
 	ctx = context.WithoutCancel(ctx)
 	last := false
+	var begun *start
 	if d.writes {
 		c.mu.Lock()
 		if im.writers[d.by]--; im.writers[d.by] == 0 {
 			delete(im.writers, d.by)
 		}
-		last = len(im.writers) == 0
+		if last = len(im.writers) == 0; last {
+			begun, im.start = im.start, nil
+		}
 		c.mu.Unlock()
+	}
+	if begun != nil {
+		begun.end()
 	}
 	var err error
 	if last && im.changed.Load() && !im.thrown {

@@ -25,7 +25,9 @@
 // disk.go is what is open, catalogue.go what there is, build.go what makes and
 // removes images. settle.go cuts them anew; folder.go does that so that after a
 // crash there is the old image or the new. snapshot.go and history.go are about
-// the past. host.go speaks to the file system, region.go to a region's files.
+// the past. throw.go makes disks that are gone when they are closed; start.go
+// watches what the start of a guest reads, for the next to read ahead (bootset.go).
+// host.go speaks to the file system, region.go to a region's files.
 //
 // # Locks
 //

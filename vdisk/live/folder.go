@@ -18,6 +18,7 @@ const (
 	layoutFile  = "layout.json"
 	historyFile = ".history"   // see history.go
 	protectFile = ".protected" // is there if the image is
+	bootFile    = ".boot"      // see bootset.go
 	// is there if the image was written to since it was settled
 	unsettledFile = ".unsettled"
 	newPrefix     = ".new."  // the file of a region to be
@@ -150,7 +151,7 @@ func (h *host) finish(ctx context.Context, dir string, f *folder) (*folder, erro
 			return nil, fmt.Errorf("finish what was begun: %w", err)
 		}
 	}
-	keep := map[string]bool{layoutFile: true, historyFile: true, protectFile: true, unsettledFile: true}
+	keep := map[string]bool{layoutFile: true, historyFile: true, protectFile: true, bootFile: true, unsettledFile: true}
 	for i := range f.layout.Regions {
 		r := &f.layout.Regions[i]
 		files := []string{r.Name}

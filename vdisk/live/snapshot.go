@@ -257,7 +257,23 @@ func (c *Catalogue) Clone(ctx context.Context, ref, name string) error {
 	if err != nil {
 		return fmt.Errorf("clone %s: %w", ref, err)
 	}
+	if err := c.cloneBootSet(ctx, ref, name); err != nil {
+		c.log.Warn("a clone begins without a boot set", "image", name, "error", err)
+	}
 	return nil
+}
+
+// cloneBootSet gives a clone the boot set of the image it is of.
+func (c *Catalogue) cloneBootSet(ctx context.Context, ref, name string) error {
+	from, _, _ := strings.Cut(ref, "@")
+	text, err := c.host.readFile(ctx, top+"/"+from+"/"+bootFile)
+	if errors.Is(err, ninep.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.host.replaceFile(ctx, top+"/"+name, bootFile, text)
 }
 
 // errUnsteady is why an image is not rolled back.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"strata/vdisk"
 	"strata/venti"
@@ -26,19 +27,21 @@ func (c *Catalogue) ThrowAway(ctx context.Context, ref string) (*Disk, error) {
 
 func (c *Catalogue) throwAway(ctx context.Context, ref string) (*Disk, error) {
 	_, score, err := venti.ParseTypedScore(ref)
+	origin := ""
 	if err != nil {
 		s, err := c.Resolve(ctx, ref)
 		if err != nil {
 			return nil, err
 		}
-		score = s.Score
+		name, _, _ := strings.Cut(ref, "@")
+		score, origin = s.Score, top+"/"+name
 	}
 	src, err := vdisk.Open(ctx, c.store, score)
 	if err != nil {
 		return nil, err
 	}
 	im := newImage(c, fmt.Sprintf("%s%d", throwPrefix, c.throws.Add(1)))
-	im.thrown = true
+	im.thrown, im.origin = true, origin
 	d := &Disk{im: im, by: "who throws it away", writes: true}
 	im.users, im.writers[d.by] = 1, 1
 	c.mu.Lock()
@@ -51,6 +54,9 @@ func (c *Catalogue) throwAway(ctx context.Context, ref string) (*Disk, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.Close(ctx))
 	}
+	c.mu.Lock()
+	im.start = im.begin(ctx)
+	c.mu.Unlock()
 	return d, nil
 }
 

@@ -29,6 +29,7 @@ these commands it is the socket that is wanted: export vdisk=unix!DIR/vdisk.sock
 var longFlags = map[string][2]string{
 	"a": {"all", "also trim what was not unmounted, and empty swap: nobody may be using it"},
 	"F": {"files", "only the files: added, removed or changed, of partitions whose file system can be read"},
+	"b": {"blocks", "their scores and types, as venti/readlist takes them, by the last snapshot"},
 	"f": {"force", "whatever is lost"},
 	"l": {"long", "with size, partition table and state"},
 	"r": {"ranges", "only the ranges"},

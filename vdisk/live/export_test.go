@@ -1,0 +1,9 @@
+package live
+
+// StartDone is closed when the start of an image that somebody writes to is
+// over.
+func (c *Catalogue) StartDone(name string) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.images[name].start.done
+}
