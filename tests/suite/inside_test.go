@@ -72,3 +72,53 @@ func TestFilesOfALiveDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestSpaceBack moves the images of one store to another, without what their
+// rules have let go.
+func TestSpaceBack(t *testing.T) {
+	ours, dir := harness.Ours(t), t.TempDir()
+	venti := func(store string) string { return "unix!" + filepath.Join(dir, store, "venti.sock") }
+	vdisk := func(store string) string { return "unix!" + filepath.Join(dir, store, "vdisk.sock") }
+	defer strataUp(t, ours, filepath.Join(dir, "old"))()
+	raw := filepath.Join(dir, "raw")
+	t.Setenv("venti", venti("old"))
+	t.Setenv("vdisk", vdisk("old"))
+	run := func(args ...string) string {
+		t.Helper()
+		return ours.Run(t, nil, "vdisk", args...)
+	}
+	disk := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
+	for i, name := range []string{"web/01", "db"} {
+		disk[i] = '!'
+		if err := os.WriteFile(raw, disk, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		run("import", "--into", name, raw)
+		run("snap", name, "first")
+		run("snap", name)
+		run("keep", "--yes", name, "1", "last")
+	}
+	roots, logs := run("roots"), run("log", "web/01")+run("log", "db")
+	defer strataUp(t, ours, filepath.Join(dir, "new"))()
+	for line := range strings.Lines(roots) {
+		f := strings.Fields(line)
+		if len(f) != 2 {
+			t.Fatalf("roots: %q", roots)
+		}
+		ours.Run(t, nil, "venti/copy", "-f", venti("old"), venti("new"), f[0])
+		run("import", "-s", vdisk("new"), "--into", f[1], f[0])
+	}
+	t.Setenv("venti", venti("new"))
+	t.Setenv("vdisk", vdisk("new"))
+	if got := run("log", "web/01") + run("log", "db"); got != logs || strings.Count(got, "\n") != 4 {
+		t.Errorf("log:\n%swant\n%s", got, logs)
+	}
+	if got := run("verify", strings.Fields(run("log", "db"))[3]); !strings.HasPrefix(got, "good ") {
+		t.Errorf("verify says %q", got)
+	}
+	back := filepath.Join(dir, "back")
+	run("export", "db@first", back)
+	if got, err := os.ReadFile(back); err != nil || !bytes.Equal(got, disk) {
+		t.Errorf("%d bytes that differ from the %d of the disk, %v", len(got), len(disk), err)
+	}
+}

@@ -96,7 +96,7 @@ func (c *Catalogue) Create(ctx context.Context, name string, size int64) error {
 	if err != nil {
 		return err
 	}
-	return c.build(ctx, name, l, "created", func(ctx context.Context, dir string) error {
+	return c.build(ctx, name, l, "created", nil, func(ctx context.Context, dir string) error {
 		for i := range l.Regions {
 			r := &l.Regions[i]
 			if err := c.emptyFile(ctx, dir+"/"+r.Name, r); err != nil {
@@ -116,23 +116,32 @@ func (c *Catalogue) Import(ctx context.Context, name string, src vdisk.Source, o
 	if err != nil {
 		return nil, err
 	}
-	return res, c.graft(ctx, name, res.Score, "vdisk:"+res.Score.String(), false)
+	return res, c.graft(ctx, name, res.Score, "vdisk:"+res.Score.String(), false, nil)
 }
 
-// Graft makes a stored disk an image. Nothing is copied, however large it is.
+// Graft makes a stored disk an image. Nothing is copied, however large it is. If
+// its root is of a chain, the image has the history that this is of.
 func (c *Catalogue) Graft(ctx context.Context, name string, score venti.Score) error {
+	// Perhaps only the chain was copied.
+	past, err := c.unchain(ctx, score, func(r venti.Root) (venti.Score, error) { return c.writeRoot(ctx, r) })
+	if err == nil {
+		err = c.store.Sync(ctx)
+	}
+	if err != nil {
+		return err
+	}
 	// Whoever stored it may not have looked how it is to be cut.
-	return c.graft(ctx, name, score, "vdisk:"+score.String(), true)
+	return c.graft(ctx, name, score, "vdisk:"+score.String(), true, past)
 }
 
 // graft is Graft of something that is settled, or not.
-func (c *Catalogue) graft(ctx context.Context, name string, score venti.Score, from string, live bool) error {
+func (c *Catalogue) graft(ctx context.Context, name string, score venti.Score, from string, live bool, past []Snapshot) error {
 	src, err := vdisk.Open(ctx, c.store, score)
 	if err != nil {
 		return err
 	}
 	l := src.Layout()
-	return c.build(ctx, name, l, from, func(ctx context.Context, dir string) error {
+	return c.build(ctx, name, l, from, past, func(ctx context.Context, dir string) error {
 		for i := range l.Regions {
 			r := &l.Regions[i]
 			if err := c.graftRegion(ctx, src, i, dir+"/"+r.Name); err != nil {
@@ -211,9 +220,9 @@ func (c *Catalogue) pruneParents(ctx context.Context, name string) error {
 	return nil
 }
 
-// build makes an image: fill makes the files of its regions in a directory. The
+// build makes an image with a history: fill makes the files of its regions in a directory. The
 // image is there when all of it is, and durable when build returns.
-func (c *Catalogue) build(ctx context.Context, name string, l *vdisk.Layout, from string, fill func(ctx context.Context, dir string) error) error {
+func (c *Catalogue) build(ctx context.Context, name string, l *vdisk.Layout, from string, past []Snapshot, fill func(ctx context.Context, dir string) error) error {
 	text, err := l.Encode()
 	if err != nil {
 		return err
@@ -242,7 +251,11 @@ func (c *Catalogue) build(ctx context.Context, name string, l *vdisk.Layout, fro
 		err = fill(ctx, dir+"/"+tmp)
 	}
 	if err == nil {
-		err = c.host.createFile(ctx, dir+"/"+tmp, historyFile, born.line())
+		history := born.line()
+		for i := range past {
+			history = append(history, past[i].line()...)
+		}
+		err = c.host.createFile(ctx, dir+"/"+tmp, historyFile, history)
 	}
 	if err == nil {
 		err = c.host.createFile(ctx, dir+"/"+tmp, layoutFile, text)

@@ -79,13 +79,13 @@ func commands() []command {
 			help: "print the ranges in which two disks differ, offset and length in bytes, and the files; of an image a snapshot is taken"},
 		{name: "help", max: 0, run: runHelp, reads: true, help: "print this"},
 		{name: "import", args: "NAME SCORE", min: 2, max: 2, run: runImport,
-			help: "make an image of a stored disk; nothing is copied"},
+			help: "make an image of a stored disk, or of a history that roots has printed; nothing is copied"},
 		{name: "info", args: "NAME", min: 1, max: 1, run: runInfo, reads: true, one: true,
 			help: "print how an image is cut, and its state"},
 		{name: "keep", args: "[-y] NAME RULE...", flags: "y", min: 3, max: many, run: runKeep, one: true,
 			help: "say which snapshots go by rules such as 7 daily 4 weekly 12 monthly, and with -y let them go"},
-		{name: "log", args: "NAME", min: 1, max: 1, run: runLog, reads: true, one: true,
-			help: "print the snapshots of an image"},
+		{name: "log", args: "NAME|SCORE", min: 1, max: 1, run: runLog, reads: true, one: true,
+			help: "print the snapshots of an image, or of a history that roots has printed"},
 		{name: "ls", args: "[-l] [NAME]", flags: "l", max: 1, run: runList, reads: true,
 			help: "print the names of images, with -l size and state"},
 		{name: "mv", args: "NAME NEW", min: 2, max: 2, run: runRename, one: true,
@@ -99,7 +99,7 @@ func commands() []command {
 		{name: "rollback", args: "[-n] NAME SNAP", flags: "n", min: 2, max: 2, run: runRollback, one: true,
 			help: "make an image what it was; what it is becomes a snapshot, but with -n is lost"},
 		{name: "roots", args: "[NAME]", max: 1, run: runRoots,
-			help: "print the scores of all that is kept, for venti/copy"},
+			help: "print for each image a score with its snapshots linked by prev, which venti/copy copies and import takes, and its name"},
 		{name: "settle", args: "[-a] NAME", flags: "a", min: 1, max: 1, run: runSettle, one: true,
 			help: "cut an image anew if its table has changed, and trim it; -a also what was not unmounted"},
 		{name: "snap", args: "NAME [TAG]", min: 1, max: 2, run: runSnap, one: true,
@@ -227,7 +227,13 @@ func runSnap(ctx context.Context, c *Catalogue, a *call) error {
 }
 
 func runLog(ctx context.Context, c *Catalogue, a *call) error {
-	list, err := c.Log(ctx, a.args[0])
+	var list []Snapshot
+	_, score, err := venti.ParseTypedScore(a.args[0])
+	if err == nil {
+		list, err = c.Unchain(ctx, score)
+	} else {
+		list, err = c.Log(ctx, a.args[0])
+	}
 	for _, s := range list {
 		fmt.Fprintf(&a.out, "%s %s %s vdisk:%v %s\n", s.Name, s.Time.UTC().Format(time.RFC3339), s.Kind, s.Score, s.Tag)
 	}
@@ -370,17 +376,13 @@ func runRoots(ctx context.Context, c *Catalogue, a *call) error {
 			return err
 		}
 	}
-	seen := make(map[venti.Score]bool)
 	for _, name := range names {
-		list, err := c.Log(ctx, name)
+		head, err := c.Chain(ctx, name)
 		if err != nil {
 			return err
 		}
-		for _, s := range list {
-			if !seen[s.Score] {
-				seen[s.Score] = true
-				fmt.Fprintf(&a.out, "vdisk:%v\n", s.Score)
-			}
+		if !head.IsZero() {
+			fmt.Fprintf(&a.out, "vdisk:%v %s\n", head, name)
 		}
 	}
 	return nil

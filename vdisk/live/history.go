@@ -46,7 +46,8 @@ const (
 // stay in the archive, but are not copied with the others.
 //
 // The score of a snapshot names no earlier one, so that it is that of an import
-// of the same disk: which snapshot was before which is said here.
+// of the same disk: which snapshot was before which is said here, and in a chain
+// of roots (chain.go).
 
 // A creation is the first line of a history.
 type creation struct {

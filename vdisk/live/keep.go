@@ -44,7 +44,7 @@ func (r Rules) keep(list []Snapshot) []bool {
 	kept := make([]bool, len(list))
 	newest := make([]int, len(list)) // the newest first
 	for i := range list {
-		newest[i] = i
+		newest[i] = len(list) - 1 - i
 		kept[i] = list[i].Tag != ""
 	}
 	slices.SortStableFunc(newest, func(a, b int) int { return list[b].Time.Compare(list[a].Time) })

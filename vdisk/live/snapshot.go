@@ -18,8 +18,7 @@ import (
 
 // Snapshot keeps the state that an image is in now, whoever writes to it, and
 // archives it. A tag is a name for it; one that an older snapshot has becomes
-// this one's. An image that nobody writes to is settled before, if need be. The
-// last snapshot is returned again if nothing was written since.
+// this one's. An image that nobody writes to is settled before, if need be.
 func (c *Catalogue) Snapshot(ctx context.Context, name, tag string) (Snapshot, error) {
 	s, _, err := c.snapshot(ctx, name, tag, Asked)
 	if err != nil {
@@ -252,7 +251,7 @@ func (c *Catalogue) Clone(ctx context.Context, ref, name string) error {
 	}
 	s, err := c.Resolve(ctx, ref)
 	if err == nil {
-		err = c.graft(ctx, name, s.Score, ref, s.Live)
+		err = c.graft(ctx, name, s.Score, ref, s.Live, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("clone %s: %w", ref, err)

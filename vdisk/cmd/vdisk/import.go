@@ -42,7 +42,9 @@ QEMU (nbdinfo --map=qemu:dirty-bitmap:NAME --json); or what thin_delta prints of
 volumes. What is not in the list must be as it was when the base was stored.
 
 --into makes it a live image of that name too, in the vdisk that --server names, or
-else $vdisk, which must be one over the same archive.`
+else $vdisk, which must be one over the same archive. For FILE there may be the
+score of a stored disk then, or one that vdisk roots has printed, with which the image
+has the history too; nothing is read.`
 
 type importer struct {
 	host, base, changed, prev, name string
@@ -81,6 +83,9 @@ func (c *importer) run(ctx context.Context, io command.IO) error {
 		if err := live.CheckName(c.into); err != nil {
 			return command.Usagef("--into: %v", err)
 		}
+	}
+	if _, _, err := venti.ParseTypedScore(io.Args[0]); err == nil && c.into != "" {
+		return ctl(ctx, c.server, io.Stdout, fmt.Sprintf("import %s %s", c.into, io.Args[0]))
 	}
 	opt := vdisk.ImportOptions{Exact: c.exact, OmitPaging: c.noPaging, Name: c.name}
 	var err error
