@@ -11,7 +11,6 @@ import (
 
 	"strata/fossil"
 	"strata/fossil/console"
-	"strata/internal/command"
 	"strata/internal/disk"
 )
 
@@ -32,9 +31,8 @@ snaptime -a 0300 -s 60 -t 1440
 // Of a file system that is made. The blocks are those of disks' regions, so
 // that what is grafted shares with what was imported.
 const (
-	fossilBlock  = 4096
-	largeBuffer  = 32 << 30
-	fossilMemory = 16 // the share of the machine's memory that it keeps blocks in, one part of so many
+	fossilBlock = 4096
+	largeBuffer = 32 << 30
 )
 
 // openFossil opens the file system, which it makes if there is none, and
@@ -44,7 +42,7 @@ func (s *suite) openFossil(ctx context.Context, opt upOptions) error {
 		return fmt.Errorf("make file system: %w", err)
 	}
 	s.fossil = console.New(console.Config{
-		Memory: min(max(command.Memory()/fossilMemory, 32<<20), 1<<30), Venti: s.store,
+		Memory: opt.memory() / 4, Venti: s.store,
 		Identity: s.identity, Users: s.identity.Users, Open: opt.Open, Dir: s.dir, Log: opt.Logger,
 	})
 	conf := filepath.Join(s.dir, fossilConf)

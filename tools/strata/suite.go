@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"strata/fossil/console"
-	"strata/internal/command"
 	"strata/internal/netaddr"
 	"strata/internal/ninep"
 	"strata/vdisk"
@@ -67,7 +66,7 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	if err := makeStore(ctx, dir, opt); err != nil {
 		return s, err
 	}
-	s.store, err = store.OpenConf(ctx, filepath.Join(dir, store.ConfFile), store.Config{Memory: command.Memory(), Logger: opt.Logger})
+	s.store, err = store.OpenConf(ctx, filepath.Join(dir, store.ConfFile), store.Config{Caches: opt.memory() / 4 * 3, Logger: opt.Logger})
 	if err != nil {
 		return s, err
 	}

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/spf13/pflag"
 
 	"strata/internal/command"
+	"strata/internal/disk"
 	"strata/internal/logs"
 	"strata/vdisk/nbd"
 	"strata/venti/store"
@@ -27,12 +29,13 @@ serve --help), tcp!127.0.0.1!10809, or on the addresses given: tcp!host!port, un
 or, with TLS, tls!host!port!cert=FILE!key=FILE!ca=FILE (venti --help explains them). One
 that other machines reach needs a ca for clients' certificates, or --open. The console
 is at fscons.sock (see fossil/fscons --help). Access and limit lines of venti.conf
-count here too. With --http a status page, with
+count here too, and so do its mem and icmem. With --http a status page, with
 charts, and metrics for Prometheus are at http://127.0.0.1:9100.`
 
 // upOptions say how a directory is made and served.
 type upOptions struct {
 	Size        int64    // bytes for blocks when the store is made; 0 chooses
+	Memory      int64    // bytes for caches; 0 means by the machine's
 	Buffer      int64    // bytes for the file system when it is made; 0 chooses
 	Compression string   // when the store is made: zstd, whack (or empty), none
 	Files       string   // directory of the host served as /files; empty for none
@@ -64,6 +67,7 @@ const (
 func upCommand() *command.Command {
 	var opt upOptions
 	var size, buffer int64
+	var memory string
 	var log logs.Flags
 	return &command.Command{
 		Name:  "strata up",
@@ -72,6 +76,7 @@ func upCommand() *command.Command {
 		Flags: func(fs *pflag.FlagSet) {
 			fs.Int64Var(&size, "size", 0, "space for blocks in `GiB`, when the store is made (default 64, or most of what is free)")
 			fs.Int64Var(&buffer, "buffer", 0, "space for files that are not archived yet in `GiB`, when the file system is made (default 32, or half of --size)")
+			fs.StringVar(&memory, "memory", "", "`size` of all caches together (default: a sixteenth of the machine's memory, 128m at most)")
 			fs.StringVar(&opt.Compression, "compression", store.CompressZstd, "of new blocks, when the store is made: zstd, whack, which Plan 9's programs read, or none")
 			fs.StringVar(&opt.Files, "files", "", "`directory` served as /files, where a .vdisk file reads as its disk")
 			fs.StringArrayVar(&opt.Venti, "venti", nil, "Venti `address` in place of "+ventiAddr)
@@ -98,6 +103,14 @@ func upCommand() *command.Command {
 			}
 			opt.Size, opt.Buffer = size<<30, buffer<<30
 			var err error
+			if memory != "" {
+				if opt.Memory, err = disk.ParseSize(memory); err == nil && opt.Memory < minMemory {
+					err = fmt.Errorf("%d bytes are too few: the least is %d", opt.Memory, minMemory)
+				}
+				if err != nil {
+					return command.Usagef("--memory: %v", err)
+				}
+			}
 			if opt.Logger, opt.Recent, err = log.Open(io.Stderr, "strata"); err != nil {
 				return command.Usagef("%v", err)
 			}
@@ -109,6 +122,23 @@ func upCommand() *command.Command {
 			return errors.Join(s.serve(ctx), s.close())
 		},
 	}
+}
+
+// Bytes for caches. The system keeps what the files hold in its own cache, in
+// memory that others can have when they need it; so what is kept from them is
+// little, unless the person who runs this says more.
+const (
+	memoryShare = 16 // of the machine's memory, one part of so many
+	minMemory   = 16 << 20
+	maxMemory   = 128 << 20 // where it is not told
+)
+
+// memory returns how many bytes all caches together have.
+func (opt *upOptions) memory() int64 {
+	if opt.Memory > 0 {
+		return opt.Memory
+	}
+	return min(max(command.Memory()/memoryShare, minMemory), maxMemory)
 }
 
 // socketAttrs returns what an address says of who may use its socket.

@@ -592,6 +592,8 @@ func TestCacheSizes(t *testing.T) {
 		{Config{Memory: 8 << 30}, 512 << 20, 512 << 20},
 		{Config{Memory: 1 << 40}, 1 << 30, 1 << 30},
 		{Config{Memory: 8 << 30, LumpMem: 5}, 5, 512 << 20},
+		{Config{Memory: 8 << 30, Caches: 96 << 20}, 32 << 20, 64 << 20},
+		{Config{Memory: 8 << 30, Caches: 96 << 20, IndexMem: 7}, 32 << 20, 7},
 		{Config{Memory: 8 << 30, IndexMem: 5}, 512 << 20, 5},
 	} {
 		if lumps, index := tc.cfg.caches(); lumps != tc.lumps || index != tc.index {

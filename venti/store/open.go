@@ -137,7 +137,14 @@ func (cfg *Config) newStore() (*Store, error) {
 // caches returns how many bytes the caches of blocks and of index entries get.
 func (cfg *Config) caches() (lumps, index int64) {
 	lumps, index = DefaultLumpMem, DefaultIndexMem
-	if cfg.Memory > 0 {
+	switch {
+	case cfg.Caches > 0:
+		// Where there is little, entries save more than blocks do: the system
+		// keeps the arenas in its own cache, and an entry tells that a block need
+		// not be sent.
+		lumps = cfg.Caches / 3
+		index = cfg.Caches - lumps
+	case cfg.Memory > 0:
 		lumps = min(max(cfg.Memory/memShare, minMem), maxMem)
 		index = lumps
 	}

@@ -78,8 +78,9 @@ type Config struct {
 	// Index is the name of the index; empty means whatever the sections say.
 	Index string
 
-	LumpMem     int64  // bytes for the cache of blocks; 0 means by Memory
-	IndexMem    int64  // bytes for the cache of index entries; 0 means by Memory
+	LumpMem     int64  // bytes for the cache of blocks; 0 means by Caches
+	IndexMem    int64  // bytes for the cache of index entries; 0 means by Caches
+	Caches      int64  // bytes for both caches; 0 means by Memory
 	Memory      int64  // bytes that the machine has; 0 means unknown
 	Compression string // CompressWhack (or empty), CompressZstd or CompressNone
 
