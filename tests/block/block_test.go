@@ -19,6 +19,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"strata/internal/ninep"
+	"strata/tests/harness"
 	"strata/tests/mount/qemu"
 	"strata/vdisk/nbd"
 )
@@ -69,29 +71,73 @@ func (d fileDisk) Zero(_ context.Context, off, n int64, how nbd.Zeroing) error {
 	}
 }
 
-func TestLinux(t *testing.T) {
+func TestMain(m *testing.M) {
+	code := m.Run()
+	harness.Cleanup()
+	os.Exit(code)
+}
+
+// A job is what the guest's program is told: see its Config.
+type job struct {
+	Addr, Export string
+	Seed, Count  int
+	Nine         *nine
+}
+
+type nine struct{ Source, Options, Image string }
+
+// guestAddr is this machine's loopback to a guest.
+const guestAddr = "10.0.2.2"
+
+// inGuest has a guest do a job, and says which lines it prints.
+func inGuest(t *testing.T, version string, j job, line func(string)) {
+	t.Helper()
 	if list := qemu.Missing(); len(list) > 0 {
 		t.Skipf("no %s here", strings.Join(list, ", "))
 	}
-	guest := filepath.Join(t.TempDir(), "guest")
-	build := exec.Command("go", "build", "-o", guest, "./guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the guest's program: %v\n%s", err, out)
-	}
-	for seed, version := range []string{"6.1", "6.12"} {
-		t.Run(version, func(t *testing.T) { testLinux(t, version, guest, seed) })
-	}
-}
-
-func testLinux(t *testing.T, version, program string, seed int) {
 	kernel, err := qemu.FindKernel(version)
 	if err != nil {
 		t.Skip(err)
 	}
-	if _, err := kernel.Modules("nbd"); err != nil {
-		t.Skipf("no nbd among the modules that are unpacked (sh tests/deps.sh kernels): %v", err)
+	modules := []string{"virtio_pci", "virtio_net", "nbd"}
+	if j.Nine != nil {
+		modules = append(modules, "9pnet_fd", "9p")
 	}
+	if _, err := kernel.Modules(modules...); err != nil {
+		t.Skipf("not all modules are unpacked (sh tests/deps.sh kernels): %v", err)
+	}
+	text, err := json.Marshal(j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "guest")
+	build := exec.Command("go", "build", "-o", program, "./guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the guest's program: %v\n%s", err, out)
+	}
+	init, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := qemu.Guest{Kernel: kernel, Modules: modules, Files: map[string]qemu.File{
+		"init":        {Mode: 0o100755, Data: init},
+		"config.json": {Mode: 0o100644, Data: text},
+	}}
+	run, stop := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer stop()
+	if err := g.Run(run, line); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLinux(t *testing.T) {
+	for seed, version := range []string{"6.1", "6.12"} {
+		t.Run(version, func(t *testing.T) { testLinux(t, version, seed) })
+	}
+}
+
+func testLinux(t *testing.T, version string, seed int) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 	if err != nil {
 		t.Fatal(err)
@@ -113,31 +159,66 @@ func testLinux(t *testing.T, version, program string, seed int) {
 	defer wg.Wait()
 	defer cancel()
 
-	job, err := json.Marshal(map[string]any{
-		"Addr": fmt.Sprintf("10.0.2.2:%d", ln.Addr().(*net.TCPAddr).Port), "Export": "disk", "Seed": seed, "Count": 200,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	init, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := qemu.Guest{Kernel: kernel, Modules: []string{"virtio_pci", "virtio_net", "nbd"}, Files: map[string]qemu.File{
-		"init":        {Mode: 0o100755, Data: init},
-		"config.json": {Mode: 0o100644, Data: job},
-	}}
-	run, stop := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer stop()
 	said := ""
-	if err := g.Run(run, func(line string) { said += line + "\n" }); err != nil {
-		t.Fatalf("%v\n%s", err, said)
-	}
+	inGuest(t, version, job{
+		Addr: fmt.Sprintf("%s:%d", guestAddr, ln.Addr().(*net.TCPAddr).Port), Export: "disk", Seed: seed, Count: 200,
+	}, func(line string) { said += line + "\n" })
 	data, err := os.ReadFile(f.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := fmt.Sprintf("ok %x", sha256.Sum256(data)); strings.TrimSpace(said) != want {
 		t.Errorf("the guest says %q; of the file it is %q", said, want)
+	}
+}
+
+// TestLive has Linux use a live disk by its client of NBD and by that of 9P,
+// alone and both at once, and see that it has grown when it connects anew. Then
+// the server is killed.
+func TestLive(t *testing.T) {
+	versions := []string{"6.12"}
+	if os.Getenv("STRATA_TRIAL") != "" {
+		versions = append(versions, "6.1")
+	}
+	for seed, version := range versions {
+		t.Run(version, func(t *testing.T) { testLive(t, version, seed) })
+	}
+}
+
+func testLive(t *testing.T, version string, seed int) {
+	ours, dir := harness.Ours(t), filepath.Join(t.TempDir(), "store")
+	up := ours.Up(t, dir, "--size", "2", "--buffer", "1")
+	up.Run(t, nil, "vdisk", "create", "vm/a", "24m")
+	said := ""
+	inGuest(t, version, job{
+		Addr: fmt.Sprintf("%s:%d", guestAddr, harness.Relay(t, up.Sock("nbd"))), Export: "vm/a", Seed: seed, Count: 200,
+		Nine: &nine{
+			Source: guestAddr, Image: "images/vm/a",
+			Options: fmt.Sprintf("trans=tcp,port=%d,version=9p2000.L,cache=none,uname=root,access=any", harness.Relay(t, up.Sock("vdisk"))),
+		},
+	}, func(line string) {
+		if line == "grow" {
+			for { // the guest may not have left yet for the server
+				if _, said, err := up.Try(t, nil, "vdisk", "resize", "vm/a", "30m"); err == nil {
+					break
+				} else if !strings.Contains(said, "is being written to") {
+					t.Errorf("resize: %v %s", err, said)
+					break
+				}
+			}
+			return
+		}
+		said += line + "\n"
+	})
+	up.Kill()
+	up = ours.Up(t, dir)
+	disk := harness.Open(t, up.Vdisk(t), "images/vm/a/disk", ninep.OREAD)
+	defer disk.Close(t.Context())
+	data := make([]byte, 30<<20)
+	if _, err := disk.ReadAt(t.Context(), data, 0); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("ok %x", sha256.Sum256(data)); strings.TrimSpace(said) != want {
+		t.Errorf("the guest says %q; of the disk it is %q", said, want)
 	}
 }
