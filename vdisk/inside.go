@@ -12,6 +12,7 @@ import (
 
 	"strata/internal/ninep"
 	"strata/vdisk/fsys"
+	"strata/vdisk/fsys/exfat"
 	"strata/vdisk/fsys/ext"
 	"strata/vdisk/fsys/fat"
 )
@@ -27,6 +28,8 @@ func opener(kind string) func(r io.ReaderAt, size int64) (fsys.File, error) {
 		return ext.Open
 	case "vfat":
 		return fat.Open
+	case "exfat":
+		return exfat.Open
 	}
 	return nil
 }

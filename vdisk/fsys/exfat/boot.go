@@ -92,19 +92,25 @@ func unpackBoot(b []byte) (*volume, error) {
 		return v, fsys.Uncertain("unknown revision %#x of exFAT", le16(b[0x68:]))
 	case b[0x6e] != 1 || flags&flagSecond != 0:
 		return v, fsys.Uncertain("it has %d tables", b[0x6e])
-	case flags&flagDirty != 0:
-		return v, fsys.Uncertain("it was not unmounted")
-	case flags&flagFailure != 0:
-		return v, fsys.Uncertain("its medium had errors")
-	case flags&^flagZero != 0:
+	case flags&^(flagDirty|flagFailure|flagZero) != 0:
 		return v, fsys.Uncertain("unknown flags %#x", flags)
 	case v.clusters == 0 || v.clusters > maxClusters || v.clusters > (v.size-v.heapOff)/v.clusterSize:
 		return v, fsys.Uncertain("%d clusters in %d sectors", v.clusters, sectors)
 	case v.tableOff < 2*(bootSectors+1)*v.sectorSize || tableSize < 4*(v.clusters+firstCluster) || tableSize > v.heapOff-v.tableOff:
 		return v, fsys.Uncertain("a table of %d bytes for %d clusters", tableSize, v.clusters)
+	case flags&flagDirty != 0:
+		return v, errMounted
+	case flags&flagFailure != 0:
+		return v, errMedium
 	}
 	return v, nil
 }
+
+// What keeps the bitmap from being certain, but not the files from being read.
+var (
+	errMounted = fsys.Uncertain("it was not unmounted")
+	errMedium  = fsys.Uncertain("its medium had errors")
+)
 
 // checkBoot verifies the checksum of the boot region.
 func (v *volume) checkBoot() error {

@@ -1,4 +1,5 @@
-// Package exfat finds the free clusters of exFAT file systems.
+// Package exfat finds the free clusters of exFAT file systems, and reads their
+// files (file.go).
 //
 // Its Probe reads the boot region (boot.go), the root directory, and the
 // bitmap of clusters that this names. A cluster is free if the bitmap says so,
