@@ -15,6 +15,7 @@ import (
 	"strata/vdisk/fsys/exfat"
 	"strata/vdisk/fsys/ext"
 	"strata/vdisk/fsys/fat"
+	"strata/vdisk/fsys/ntfs"
 )
 
 // ErrNoFiles says that there is nothing to be looked into: no such partition,
@@ -30,6 +31,8 @@ func opener(kind string) func(r io.ReaderAt, size int64) (fsys.File, error) {
 		return fat.Open
 	case "exfat":
 		return exfat.Open
+	case "ntfs":
+		return ntfs.Open
 	}
 	return nil
 }

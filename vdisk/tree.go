@@ -32,7 +32,7 @@ type TreeConfig struct {
 //	                    info           its layout, as text
 //	                    parts/<n>/data partition n; of a disk without a table, 0 is all of it
 //	                              type the type of the file system in it
-//	                              fs/  its files, of ext2, ext3, ext4 and FAT
+//	                              fs/  its files, of ext2, ext3, ext4, FAT, exFAT and NTFS
 //	                    parts/<n>.<volume>/...  a logical volume in partition n
 //	                              info what else is known of it
 //	/files/...                         a directory of the host

@@ -23,14 +23,18 @@ import (
 	"strata/venti"
 )
 
-const fsDoc = `Look into a partition of a stored disk, read-only:
+const fsDoc = `Look into a partition of a disk, read-only:
 
-  vdisk fs ls [-l] SCORE:N/PATH     list a directory, or a file
-  vdisk fs cat SCORE:N/PATH...      write files to the standard output
-  vdisk fs cp [-r] SCORE:N/PATH TO  copy a file out, or a directory with -r
+  vdisk fs ls [-l] DISK:N/PATH     list a directory, or a file
+  vdisk fs cat DISK:N/PATH...      write files to the standard output
+  vdisk fs cp [-r] DISK:N/PATH TO  copy a file out, or a directory with -r
 
-N is the number of a partition, or 0 for a disk without a table; N.NAME is the
-logical volume NAME in it. Read are ext2, ext3, ext4 and FAT. A journal that has to be replayed counts as if it were.
+DISK is the score of a stored disk, or NAME@SNAP or NAME: a snapshot of a live image, or
+that as it is now, in the vdisk that --server names, or else $vdisk. N is the number of a partition, or 0 for a disk without a table; N.NAME is the
+logical volume NAME in it. Read are ext2, ext3 and ext4, whose journal counts as
+replayed if that has to be, and FAT, exFAT and NTFS, as they are on the disk, but for
+files of NTFS that are compressed or encrypted.
+
 Copies have the permissions and times of the files; owners, devices and the
 like are left out, and what is left out is named on the standard error. In
 what is copied symbolic links stay as they are.`

@@ -24,7 +24,7 @@ const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L) and NBD, read
   /score/SCORE/disk          any disk, by its score
   /score/SCORE/info          how it is laid out
   /score/SCORE/parts/N/data  a partition of it
-  /score/SCORE/parts/N/fs    the files in it: ext2, ext3, ext4 and FAT
+  /score/SCORE/parts/N/fs    the files in it: ext2, ext3, ext4, FAT, exFAT, NTFS
   /files/...                 the folder that --files names; a file in it with
                              the ending .vdisk that holds a score reads as
                              the raw disk

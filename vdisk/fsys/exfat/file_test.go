@@ -114,6 +114,7 @@ func TestFiles(t *testing.T) {
 			root, err := exfat.Open(r, 40<<20)
 			must(err)
 			fsystest.SameFiles(t, root, want, false)
+			fsystest.SamePlaces(t, r, root)
 			if f, err := root.Lookup("readme.txt"); err != nil || f.Info().Size != 10 {
 				t.Errorf("in other letters: got %v", err)
 			}

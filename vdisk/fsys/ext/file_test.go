@@ -66,6 +66,7 @@ func openFiles(t *testing.T, name string) fsys.File {
 	if err != nil {
 		t.Fatal(err)
 	}
+	fsystest.SamePlaces(t, f, root)
 	return root
 }
 

@@ -49,6 +49,7 @@ func TestFiles(t *testing.T) {
 			root, err := fat.Open(f, size)
 			must(err)
 			fsystest.SameFiles(t, root, dir, false)
+			fsystest.SamePlaces(t, f, root)
 			if f, err := root.Lookup("readme.txt"); err != nil || f.Info().Size != 10 {
 				t.Errorf("in other letters: got %v", err)
 			}

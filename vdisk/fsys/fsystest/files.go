@@ -114,6 +114,50 @@ func sameContents(t testing.TB, f fsys.File, name string) {
 	}
 }
 
+// SamePlaces compares what files inside a file system hold with what lies in the
+// places of the region where they say that it does.
+func SamePlaces(t testing.TB, region io.ReaderAt, dir fsys.File) {
+	t.Helper()
+	for e, err := range dir.Entries() {
+		if err != nil {
+			t.Errorf("%s: %v", e.Name, err)
+			return
+		}
+		if e.File.Info().Mode.IsDir() {
+			SamePlaces(t, region, e.File)
+			continue
+		}
+		m, ok := e.File.(fsys.Mapped)
+		if !ok || !e.File.Info().Mode.IsRegular() {
+			continue
+		}
+		list, ok, err := m.Extents()
+		if err != nil {
+			t.Errorf("%s: %v", e.Name, err)
+		}
+		if !ok {
+			continue
+		}
+		want := make([]byte, e.File.Info().Size)
+		if _, err := m.ReadAt(want, 0); err != nil && err != io.EOF {
+			t.Errorf("%s: %v", e.Name, err)
+		}
+		var got []byte
+		for _, x := range list {
+			b := make([]byte, min(x.Len, int64(len(want)-len(got))))
+			if x.Off != fsys.Hole {
+				if _, err := region.ReadAt(b, x.Off); err != nil && err != io.EOF {
+					t.Errorf("%s: %v", e.Name, err)
+				}
+			}
+			got = append(got, b...)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: its %d bytes do not lie in %v", e.Name, len(want), list)
+		}
+	}
+}
+
 // ReadAll reads all that there is inside a file system, up to limits, and
 // looks at nothing: for those who damage it.
 func ReadAll(root fsys.File) {

@@ -1,4 +1,5 @@
-// Package ntfs finds the free clusters of NTFS file systems.
+// Package ntfs finds the free clusters of NTFS file systems, and reads their
+// files (file.go).
 //
 // Its Probe reads the boot sector (boot.go), the state of the volume and of
 // its log (state.go), the bitmap of clusters, and every record of the master
