@@ -16,6 +16,7 @@ var allowed = []struct {
 	{"strata/internal/command", nil},
 	{"strata/internal/disk", nil},
 	{"strata/internal/logs", nil},
+	{"strata/internal/lru", nil},
 	{"strata/internal/netaddr", nil},
 	{"strata/internal/ninep", nil},
 	{"strata/venti", []string{"strata/internal"}},

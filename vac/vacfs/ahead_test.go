@@ -5,14 +5,35 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"strata/internal/ninep"
 	"strata/vac"
+	"strata/venti"
 	"strata/venti/ventitest"
 )
+
+// gate is a store that counts its reads, and holds them up while it is shut.
+type gate struct {
+	*ventitest.Memory
+	reads atomic.Int64
+	shut  chan struct{} // closed to open it; nil is open
+}
+
+func (g *gate) ReadBlock(ctx context.Context, s venti.Score, t venti.Type, buf []byte) (int, error) {
+	g.reads.Add(1)
+	if g.shut != nil {
+		select {
+		case <-g.shut:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	return g.Memory.ReadBlock(ctx, s, t, buf)
+}
 
 // openLarge stores a file of size bytes and opens it on an FS of its own. The
 // gate counts what is read from then on.

@@ -19,7 +19,7 @@
 // archive, where plan9port's vac begins to count anew. Archives cannot be made
 // to have the qids of others: the digest is SHA-1, cut to 64 bits.
 //
-// All blocks that are read go through one cache (cache.go), whose size is what
+// All blocks that are read go through one cache (package blockcache), whose size is what
 // an FS takes of memory, but for what requests at work and open files need.
 // handle.go has the read-ahead: it brings blocks into the cache, as many as are
 // on the way to the leaves.

@@ -9,9 +9,11 @@ import (
 	"sync"
 	"syscall"
 
+	"strata/internal/lru"
 	"strata/internal/ninep"
 	"strata/vac"
 	"strata/venti"
+	"strata/venti/blockcache"
 	"strata/venti/hashtree"
 )
 
@@ -38,11 +40,11 @@ type Archive struct {
 type FS struct {
 	archives []Archive
 	cfg      Config
-	blocks   *cache
-	open     *lru[venti.Score, *vac.Archive]
-	readers  *lru[venti.Entry, *hashtree.Reader]
-	indexes  *lru[venti.Score, *vac.Index] // by a directory's id
-	indexing flights[venti.Score, *vac.Index]
+	blocks   *blockcache.Cache
+	open     *lru.Cache[venti.Score, *vac.Archive]
+	readers  *lru.Cache[venti.Entry, *hashtree.Reader]
+	indexes  *lru.Cache[venti.Score, *vac.Index] // by a directory's id
+	indexing lru.Flights[venti.Score, *vac.Index]
 
 	// Of read-ahead, which Close ends and waits for.
 	ctx    context.Context
@@ -62,6 +64,8 @@ const (
 	// indexShare is which part of Config.Memory indexes of large directories may
 	// take, besides the blocks.
 	indexShare = 8
+	// indexCost is what an index takes besides its names.
+	indexCost = 256
 )
 
 // New returns an FS of archives in the store that br reads. It opens none of
@@ -70,8 +74,8 @@ func New(br venti.BlockReader, archives []Archive, cfg Config) (*FS, error) {
 	if cfg.Memory == 0 {
 		cfg.Memory = DefaultMemory
 	}
-	if least := int64(shards * (venti.MaxBlockSize + blockCost)); cfg.Memory < least {
-		return nil, fmt.Errorf("%d bytes of memory are too few, it takes %d", cfg.Memory, least)
+	if cfg.Memory < blockcache.Least {
+		return nil, fmt.Errorf("%d bytes of memory are too few, it takes %d", cfg.Memory, blockcache.Least)
 	}
 	names := make(map[string]bool)
 	for _, a := range archives {
@@ -81,10 +85,10 @@ func New(br venti.BlockReader, archives []Archive, cfg Config) (*FS, error) {
 		names[a.Name] = true
 	}
 	f := &FS{
-		archives: archives, cfg: cfg, blocks: newCache(br, cfg.Memory),
-		open:    newLRU[venti.Score, *vac.Archive](maxArchives),
-		readers: newLRU[venti.Entry, *hashtree.Reader](maxReaders),
-		indexes: newLRU[venti.Score, *vac.Index](cfg.Memory / indexShare),
+		archives: archives, cfg: cfg, blocks: blockcache.New(br, cfg.Memory),
+		open:    lru.New[venti.Score, *vac.Archive](maxArchives),
+		readers: lru.New[venti.Entry, *hashtree.Reader](maxReaders),
+		indexes: lru.New[venti.Score, *vac.Index](cfg.Memory / indexShare),
 		ahead:   make(chan []byte, maxAhead),
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -181,12 +185,12 @@ func (f *FS) archive(ctx context.Context, a Archive) (*vac.Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	ar, ok := f.open.get(s)
+	ar, ok := f.open.Get(s)
 	if !ok {
 		if ar, err = vac.Open(ctx, f.blocks, s); err != nil {
 			return nil, err
 		}
-		f.open.put(s, ar, 1)
+		f.open.Put(s, ar, 1)
 	}
 	return ar, nil
 }
@@ -204,7 +208,7 @@ func (f *FS) Check(ctx context.Context, a Archive) error {
 // to the store is not what became of the client's.
 func readError(err error) error {
 	switch {
-	case isContextError(err):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, fs.ErrNotExist):
 		return ninep.ErrNotExist
@@ -215,14 +219,14 @@ func readError(err error) error {
 // reader returns a reader of a file's contents.
 func (f *FS) reader(file *vac.File) (*hashtree.Reader, error) {
 	e := file.Data()
-	if r, ok := f.readers.get(e); ok {
+	if r, ok := f.readers.Get(e); ok {
 		return r, nil
 	}
 	r, err := file.Open(hashtree.ReaderConfig{CacheBytes: 1}) // the least
 	if err != nil {
 		return nil, readError(err)
 	}
-	f.readers.put(e, r, 1)
+	f.readers.Put(e, r, 1)
 	return r, nil
 }
 
@@ -235,10 +239,10 @@ func (f *FS) walk(ctx context.Context, dir *vac.File, id venti.Score, name strin
 	if m := dir.Meta(); m.Size <= smallDir*int64(m.DSize) {
 		return dir.Walk(ctx, name)
 	}
-	x, ok := f.indexes.get(id)
+	x, ok := f.indexes.Get(id)
 	if !ok {
 		var err error
-		if x, err = f.indexing.do(ctx, id, func() (*vac.Index, error) { return f.index(ctx, dir, id) }); err != nil {
+		if x, err = f.indexing.Do(ctx, id, func() (*vac.Index, error) { return f.index(ctx, dir, id) }); err != nil {
 			return nil, err
 		}
 	}
@@ -251,19 +255,19 @@ func (f *FS) walk(ctx context.Context, dir *vac.File, id venti.Score, name strin
 // index makes the index of a directory, and keeps it: nil if it has too many
 // names.
 func (f *FS) index(ctx context.Context, dir *vac.File, id venti.Score) (*vac.Index, error) {
-	if x, ok := f.indexes.get(id); ok { // made just now
+	if x, ok := f.indexes.Get(id); ok { // made just now
 		return x, nil
 	}
 	x, err := vac.NewIndex(ctx, dir)
 	if err != nil && !errors.Is(err, vac.ErrTooManyNames) {
 		return nil, err
 	}
-	cost := int64(blockCost)
-	if x != nil && cost+int64(x.Bytes()) <= f.indexes.limit {
+	cost := int64(indexCost)
+	if x != nil && cost+int64(x.Bytes()) <= f.cfg.Memory/indexShare {
 		cost += int64(x.Bytes())
 	} else {
 		x = nil
 	}
-	f.indexes.put(id, x, cost)
+	f.indexes.Put(id, x, cost)
 	return x, nil
 }

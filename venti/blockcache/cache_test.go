@@ -1,4 +1,4 @@
-package vacfs
+package blockcache
 
 import (
 	"bytes"
@@ -49,11 +49,9 @@ func blocks(t *testing.T, st venti.Store, n, size int) []venti.Score {
 	return list
 }
 
-func (c *cache) used() (n int64) {
+func (c *Cache) used() (n int64) {
 	for _, s := range c.shards {
-		s.mu.Lock()
-		n += s.used
-		s.mu.Unlock()
+		n += s.Used()
 	}
 	return n
 }
@@ -62,7 +60,7 @@ func TestCacheIsBounded(t *testing.T) {
 	const limit, n, size = 4 << 20, 2000, 8192
 	g := &gate{Memory: ventitest.NewMemory()}
 	scores := blocks(t, g, n, size)
-	c := newCache(g, limit)
+	c := New(g, limit)
 	var wg sync.WaitGroup
 	for k := range 4 {
 		wg.Go(func() {
@@ -117,7 +115,7 @@ func TestCacheIsBounded(t *testing.T) {
 func TestCacheErrors(t *testing.T) {
 	st := ventitest.NewMemory()
 	s := blocks(t, st, 1, 100)[0]
-	c := newCache(st, 1<<20)
+	c := New(st, 1<<20)
 	if _, err := c.ReadBlock(t.Context(), s, venti.DataType, make([]byte, 50)); !errors.Is(err, venti.ErrTooLong) {
 		t.Errorf("into a buffer that is too short: %v", err)
 	}
@@ -142,7 +140,7 @@ func TestOneFetch(t *testing.T) {
 		s := blocks(t, g, 1, 100)[0]
 		want := make([]byte, 100)
 		want[7] = 1
-		c := newCache(g, 1<<20)
+		c := New(g, 1<<20)
 		first, giveUp := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {

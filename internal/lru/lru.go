@@ -1,4 +1,10 @@
-package vacfs
+// Package lru keeps in memory what was used last, and has one fetch what many
+// want at once.
+//
+//	kept := lru.New[venti.Score, *vac.Index](64 << 20)
+//	kept.Put(score, index, cost)
+//	index, ok := kept.Get(score)
+package lru
 
 import (
 	"container/list"
@@ -7,9 +13,9 @@ import (
 	"sync"
 )
 
-// An lru keeps the values that were used last, as many as have room. Its
+// A Cache keeps the values that were used last, as many as have room. Its
 // methods may be called at once.
-type lru[K comparable, V any] struct {
+type Cache[K comparable, V any] struct {
 	limit int64 // immutable
 
 	mu    sync.Mutex // guards the fields below
@@ -24,11 +30,13 @@ type kept[K comparable, V any] struct {
 	cost  int64
 }
 
-func newLRU[K comparable, V any](limit int64) *lru[K, V] {
-	return &lru[K, V]{limit: limit, known: make(map[K]*list.Element), order: list.New()}
+// New returns a cache with room for values whose costs are limit together.
+func New[K comparable, V any](limit int64) *Cache[K, V] {
+	return &Cache[K, V]{limit: limit, known: make(map[K]*list.Element), order: list.New()}
 }
 
-func (l *lru[K, V]) get(k K) (v V, ok bool) {
+// Get returns the value of a key, if it is kept.
+func (l *Cache[K, V]) Get(k K) (v V, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	el := l.known[k]
@@ -39,9 +47,9 @@ func (l *lru[K, V]) get(k K) (v V, ok bool) {
 	return el.Value.(*kept[K, V]).value, true
 }
 
-// put keeps v, unless its cost is more than there is room for at all, or k is
+// Put keeps v, unless its cost is more than there is room for at all, or k is
 // there already.
-func (l *lru[K, V]) put(k K, v V, cost int64) {
+func (l *Cache[K, V]) Put(k K, v V, cost int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.known[k] != nil || cost > l.limit {
@@ -55,8 +63,15 @@ func (l *lru[K, V]) put(k K, v V, cost int64) {
 	}
 }
 
-// flights lets one of those who want the same thing at once fetch it for all.
-type flights[K comparable, V any] struct {
+// Used returns the costs of what is kept.
+func (l *Cache[K, V]) Used() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used
+}
+
+// Flights lets one of those who want the same thing at once fetch it for all.
+type Flights[K comparable, V any] struct {
 	mu sync.Mutex // guards the field below
 	m  map[K]*flight[V]
 }
@@ -67,9 +82,9 @@ type flight[V any] struct {
 	err  error
 }
 
-// do calls f, or waits for a call that is under way. When that was given up
+// Do calls f, or waits for a call that is under way. When that was given up
 // with its own context, this one tries itself.
-func (g *flights[K, V]) do(ctx context.Context, k K, f func() (V, error)) (V, error) {
+func (g *Flights[K, V]) Do(ctx context.Context, k K, f func() (V, error)) (V, error) {
 	for {
 		fl, mine := g.enter(k)
 		if mine {
@@ -92,7 +107,7 @@ func (g *flights[K, V]) do(ctx context.Context, k K, f func() (V, error)) (V, er
 	}
 }
 
-func (g *flights[K, V]) enter(k K) (fl *flight[V], mine bool) {
+func (g *Flights[K, V]) enter(k K) (fl *flight[V], mine bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if fl := g.m[k]; fl != nil {
