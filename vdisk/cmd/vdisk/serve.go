@@ -12,11 +12,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"strata/internal/command"
+	"strata/internal/disk"
 	"strata/internal/netaddr"
 	"strata/internal/ninep"
 	"strata/vdisk"
 	"strata/vdisk/nbd"
 	"strata/venti"
+	"strata/venti/blockcache"
 )
 
 const serveDoc = `Serve stored disks over 9P (9P2000 and 9P2000.L) and NBD, read-only. Over 9P:
@@ -63,6 +65,7 @@ type server struct {
 	fossil      string
 	addrs, nbd  []string
 	images      int
+	memory      string
 	open        bool
 	users       []string
 }
@@ -77,6 +80,7 @@ func serveCommand() *command.Command {
 			fs.StringArrayVar(&c.nbd, "nbd", nil, "`address` to announce for NBD, such as tcp!127.0.0.1!10809 or nbd.sock; may be given again")
 			fs.StringVar(&c.files, "files", "", "`folder` to serve as /files")
 			fs.StringVar(&c.fossil, "fossil", "", "`address` of the Fossil, over the same Venti server, in which images live")
+			fs.StringVarP(&c.memory, "memory", "M", "64m", "`bytes` of blocks of stored disks that are kept in memory (those of live ones Fossil keeps); may end in k, m, g")
 			fs.IntVar(&c.images, "images", 0, "how many disks are kept open; 0 means 32")
 			fs.BoolVar(&c.open, "open", false, "allow addresses that other machines can reach and that ask for no certificate")
 			fs.StringArrayVar(&c.users, "user", nil, "`rule` of who a client is, such as \"10.0.0.0/8 glenda\"; may be given again")
@@ -92,6 +96,10 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 	if len(c.addrs) == 0 {
 		c.addrs = []string{"unix!vdisk.sock", "tcp!127.0.0.1!" + service}
 	}
+	memory, err := disk.ParseSize(c.memory)
+	if err != nil || memory < blockcache.Least {
+		return command.Usagef("-M %s: not a number of bytes of at least %d", c.memory, blockcache.Least)
+	}
 	rules, err := ninep.ParseUserRules(c.users)
 	if err != nil {
 		return command.Usagef("%v", err)
@@ -104,7 +112,7 @@ func (c *server) run(ctx context.Context, io command.IO) error {
 		return err
 	}
 	defer archive.Close()
-	tree, err := vdisk.NewTree(archive, vdisk.TreeConfig{Files: c.files, Images: c.images})
+	tree, err := vdisk.NewTree(blockcache.New(archive, memory), vdisk.TreeConfig{Files: c.files, Images: c.images})
 	if err != nil {
 		return err
 	}
