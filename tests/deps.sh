@@ -4,7 +4,7 @@
 #	deps.sh need     what the demo cannot do without: fails and names the line that installs it
 #	deps.sh warn     what the tests use: names the line, since tests that lack a tool skip
 #	deps.sh install  installs all of it, as root, unpacks the kernels and makes the disk
-#	deps.sh kernels  unpacks what tests/mount and tests/block need of Debian's kernel
+#	deps.sh kernels  unpacks what tests/mount, tests/block and tests/qemu need of Debian's kernel
 #	                 packages for their guests, in ~/.cache/strata/kernels; installs nothing
 #	deps.sh disk     makes the disk with Debian that tests boot, in ~/.cache/strata/disks, as a
 #	                 test would that finds none; with apt's archives, in two minutes
@@ -31,12 +31,12 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/strata/kernels
 # lackKernels prints the versions of Linux that are not unpacked.
 lackKernels() {
 	for version in $kernels; do
-		ls "$cache/boot/vmlinuz-$version."* "$cache/lib/modules/$version."*/kernel/drivers/block/nbd.ko* >/dev/null 2>&1 || printf '%s ' "$version"
+		ls "$cache/boot/vmlinuz-$version."* "$cache/lib/modules/$version."*/kernel/drivers/block/loop.ko* >/dev/null 2>&1 || printf '%s ' "$version"
 	done
 }
 
 # unpackKernel downloads the newest kernel of a version that the archive has,
-# and keeps its image and the modules for networks, file systems and NBD.
+# and keeps its image and the modules for networks, file systems, NBD and loops.
 unpackKernel() {
 	package=$(apt-cache pkgnames "linux-image-$1." | grep -E '^linux-image-[0-9.]+(-[0-9]+|[+]deb[0-9]+)-amd64$' | sort -V | tail -n 1)
 	if [ -z "$package" ]; then
@@ -47,7 +47,8 @@ unpackKernel() {
 	(cd "$tmp" && apt-get -q download "$package")
 	mkdir -p "$cache"
 	dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$cache" --wildcards './boot/vmlinuz-*' '*/modules/*/kernel/fs/*' \
-		'*/modules/*/kernel/net/*' '*/modules/*/kernel/drivers/virtio/*' '*/modules/*/kernel/drivers/block/nbd.ko*' '*/modules/*/kernel/drivers/net/*virtio*' \
+		'*/modules/*/kernel/net/*' '*/modules/*/kernel/drivers/virtio/*' '*/modules/*/kernel/drivers/block/nbd.ko*' '*/modules/*/kernel/drivers/block/loop.ko*' \
+		'*/modules/*/kernel/crypto/crc32c*' '*/modules/*/kernel/lib/*crc*' '*/modules/*/kernel/drivers/net/*virtio*' \
 		'*/modules/*/kernel/drivers/net/net_failover*'
 	rm -rf "$tmp"
 }

@@ -21,7 +21,7 @@ func TestMake(t *testing.T) {
 	if err := run(t.Context(), "sfdisk", "--verify", disk); err != nil {
 		t.Error(err)
 	}
-	if err := run(t.Context(), "e2fsck", "-fn", fmt.Sprintf("%s?offset=%d", disk, rootStart*512)); err != nil {
+	if err := run(t.Context(), "e2fsck", "-fn", fmt.Sprintf("%s?offset=%d", disk, RootStart)); err != nil {
 		t.Error(err)
 	}
 	for _, name := range []string{img.Kernel, img.Initrd} {

@@ -33,17 +33,19 @@ type Disk struct {
 // base is what every disk has.
 var base = []string{"systemd-sysv", "initramfs-tools", "linux-image-cloud-amd64"}
 
-// An Image is a disk that was made, and what its boot loader would load from it.
+// An Image is a disk that was made, and its kernel, which QEMU can start without
+// the disk's boot loader.
 type Image struct {
 	Path   string // raw; others use it too, so it is not to be written to
 	Kernel string // without its compression: see qemu.Unpack
-	Initrd string
+	Initrd string // finds the root at once; the disk's own takes a third of a start
 	Root   string // what the kernel's root= is
 }
 
 // Number of the root partition, and where partitions begin, in sectors of 512.
 const (
-	RootPart = 3
+	RootPart  = 3
+	RootStart = rootStart * 512 // in bytes
 
 	loaderStart = 2048
 	swapStart   = 2 * 2048
@@ -55,7 +57,7 @@ var ErrNoArchive = errors.New("no archive of Debian packages can be reached")
 
 // Missing returns the Debian packages that Make needs and that are not here.
 func Missing() (list []string) {
-	tools := map[string]string{"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "mkswap": "util-linux", "sfdisk": "fdisk", "lz4": "lz4",
+	tools := map[string]string{"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "mkswap": "util-linux", "sfdisk": "fdisk", "lz4": "lz4", "busybox": "busybox-static",
 		"grub-mkimage": "grub-common", grubDir + "/boot.img": "grub-pc-bin"}
 	if os.Geteuid() != 0 {
 		tools["fakeroot"] = "fakeroot"
@@ -103,7 +105,7 @@ func (d Disk) Make(ctx context.Context) (*Image, error) {
 	if d.SizeMB == 0 {
 		d.SizeMB = 1024
 	}
-	recipe, err := json.Marshal([]any{d, base, early, extra("")})
+	recipe, err := json.Marshal([]any{d, base, early, extra(""), rootModules, mountRoot, initScript})
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +117,7 @@ func (d Disk) Make(ctx context.Context) (*Image, error) {
 	dir := filepath.Join(cache, fmt.Sprintf("%s-%x", d.Release, sum[:4]))
 	sum[6], sum[8] = sum[6]&0x0f|0x40, sum[8]&0x3f|0x80 // a UUID says of itself what it is
 	id := fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
-	img := &Image{Path: filepath.Join(dir, "disk.raw"), Kernel: filepath.Join(dir, "kernel"), Initrd: filepath.Join(dir, "initrd"), Root: "UUID=" + id}
+	img := &Image{Path: filepath.Join(dir, "disk.raw"), Kernel: filepath.Join(dir, "kernel"), Initrd: filepath.Join(dir, "initrd"), Root: fmt.Sprintf("/dev/vda%d", RootPart)}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, err
 	}
@@ -200,23 +202,30 @@ done
 
 // A file is one that the root has besides those of packages.
 type file struct {
-	Mode int64
+	Mode int64  // as stat(2) has it; a regular file's may be without its kind
 	Data string // of a symbolic link, where it leads
 }
 
+// masked are units that do nothing here, but for taking their time.
+var masked = []string{"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "getty-static.service"}
+
 // extra returns these files, for a root whose UUID is id.
 func extra(id string) map[string]file {
-	return map[string]file{
+	files := map[string]file{
 		"etc/hostname":   {0o644, "debian\n"},
 		"etc/hosts":      {0o644, "127.0.0.1 localhost debian\n"},
 		"etc/machine-id": {0o444, strings.ReplaceAll(id, "-", "") + "\n"},
 		// What has to be done to the file system is for the kernel to do.
-		"etc/fstab":                       {0o644, "UUID=" + id + " / ext4 errors=remount-ro 0 0\nPARTLABEL=swap none swap sw 0 0\n"},
+		"etc/fstab":                       {0o644, "UUID=" + id + " / ext4 errors=remount-ro 0 0\nPARTLABEL=swap none swap nofail,x-systemd.device-timeout=1h 0 0\n"},
 		"usr/local/sbin/obey":             {0o755, obey},
 		"etc/systemd/system/obey.service": {0o644, "[Unit]\nDescription=Commands at the second serial port\n[Service]\nExecStart=/usr/local/sbin/obey\n"},
-		"etc/systemd/system/multi-user.target.wants/obey.service": {0o120777, "../obey.service"},
+		"etc/systemd/system/multi-user.target.wants/obey.service": {qemu.Link, "../obey.service"},
 		"boot/grub/grub.cfg": {0o644, "linux /vmlinuz root=UUID=" + id + " ro console=ttyS0 panic=-1\ninitrd /initrd.img\nboot\n"},
 	}
+	for _, unit := range masked {
+		files["etc/systemd/system/"+unit] = file{qemu.Link, "/dev/null"}
+	}
+	return files
 }
 
 // make puts the disk, its kernel and its initrd into dir, which is empty.
@@ -295,7 +304,7 @@ func packTar(files map[string]file) []byte {
 	for _, name := range names {
 		f := files[name]
 		h := &tar.Header{Name: name, Mode: f.Mode & 0o7777, Typeflag: tar.TypeReg, Size: int64(len(f.Data))}
-		if f.Mode&0o120000 == 0o120000 {
+		if f.Mode == qemu.Link {
 			h.Typeflag, h.Linkname, h.Size, f.Data = tar.TypeSymlink, f.Data, 0, ""
 		}
 		w.WriteHeader(h) // errors come back from Close
@@ -365,20 +374,57 @@ func patch(name string, b []byte, off int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// takeKernel copies the kernel and the initrd out of a root.
+// What the kernel needs for its root, and how it is mounted, as Initrd has it.
+var rootModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4"}
+
+const mountRoot = `while ! test -b $root; do :; done
+mount -t ext4 -o ro $root /new`
+
+// takeKernel takes the kernel out of a root, and makes an initrd with what it
+// needs to mount that.
 func takeKernel(dir, tree string) error {
-	kernels, _ := filepath.Glob(filepath.Join(tree, "boot/vmlinuz-*"))
-	initrds, _ := filepath.Glob(filepath.Join(tree, "boot/initrd.img-*"))
-	if len(kernels) != 1 || len(initrds) != 1 {
-		return fmt.Errorf("want one kernel and one initrd, not %q and %q", kernels, initrds)
-	}
-	kernel, err := qemu.Unpack(kernels[0])
+	kernel, err := qemu.KernelIn(tree)
 	if err != nil {
 		return err
 	}
-	initrd, err := os.ReadFile(initrds[0])
+	image, err := kernel.Image()
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.WriteFile(filepath.Join(dir, "kernel"), kernel, 0o644), os.WriteFile(filepath.Join(dir, "initrd"), initrd, 0o644))
+	initrd, err := Initrd(kernel, rootModules, mountRoot)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(dir, "kernel"), image, 0o644), os.WriteFile(filepath.Join(dir, "initrd"), initrd, 0o644))
+}
+
+// initScript is the first program of the initial root file system; between its
+// lines are those that mount the root.
+var initScript = [2]string{`#!/bin/busybox sh
+/bin/busybox mkdir -p /sbin /dev /proc /sys /new
+/bin/busybox --install -s /bin
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+for m in /` + qemu.ModuleDir + `/*; do insmod $m; done
+for word in $(cat /proc/cmdline); do
+	case $word in root=*) root=${word#root=} ;; esac
+done
+`, `
+for dir in dev proc sys; do mount --move /$dir /new/$dir; done
+exec switch_root /new /sbin/init
+`}
+
+// Initrd returns an initial root file system that loads modules, mounts the root
+// on /new as the lines of a shell say, and starts what is there. They find the
+// kernel's root= in $root, and the commands of busybox.
+func Initrd(k *qemu.Kernel, modules []string, mount string) ([]byte, error) {
+	busybox, err := qemu.Busybox()
+	if err != nil {
+		return nil, err
+	}
+	return k.Root(map[string]qemu.File{
+		"bin/busybox": {Mode: 0o100755, Data: busybox},
+		"init":        {Mode: 0o100755, Data: []byte(initScript[0] + mount + initScript[1])},
+	}, modules...)
 }

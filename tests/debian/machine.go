@@ -44,14 +44,14 @@ func Start(t testing.TB, m Machine) *Guest {
 		m.MemoryMB = 512
 	}
 	g := &Guest{lines: make(chan string, 1000), console: filepath.Join(t.TempDir(), "console"), said: new(bytes.Buffer), done: make(chan struct{})}
-	args := []string{"-machine", "pc", "-accel", "tcg", "-cpu", "max", "-m", fmt.Sprint(m.MemoryMB), "-nodefaults", "-no-user-config", "-display", "none",
+	args := []string{"-machine", "pc", "-accel", "tcg", "-cpu", "Nehalem", "-m", fmt.Sprint(m.MemoryMB), "-nodefaults", "-no-user-config", "-display", "none",
 		"-no-reboot", "-device", "virtio-rng-pci", "-serial", "file:" + g.console, "-serial", "stdio"}
 	for _, d := range m.Drives {
 		args = append(args, "-drive", d+",if=virtio")
 	}
 	if m.Image != nil {
 		args = append(args, "-kernel", m.Image.Kernel, "-initrd", m.Image.Initrd, "-append",
-			"root="+m.Image.Root+" ro console=ttyS0 panic=-1 tsc=reliable nokaslr mitigations=off random.trust_cpu=on "+m.Append)
+			"root="+m.Image.Root+" ro console=ttyS0 panic=-1 quiet loglevel=5 tsc=reliable nokaslr mitigations=off random.trust_cpu=on "+m.Append)
 	}
 	g.cmd = exec.Command("qemu-system-x86_64", append(args, m.Args...)...)
 	g.cmd.Stderr = g.said

@@ -1,12 +1,10 @@
 package mount
 
 import (
-	"debug/elf"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -59,23 +57,6 @@ func skipRacing(t *testing.T) {
 	}
 }
 
-// staticBusybox returns a busybox that needs no libraries.
-func staticBusybox(t *testing.T) string {
-	name, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Skip("no busybox-static here")
-	}
-	f, err := elf.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if libs, err := f.ImportedLibraries(); err != nil || len(libs) > 0 {
-		t.Skipf("%s is not the one of busybox-static: it needs %q, %v", name, libs, err)
-	}
-	return name
-}
-
 func testLinux(t *testing.T, version string) {
 	g := newGuest(t, version)
 	fs := ninetest.NewMemFS(time.Now)
@@ -103,7 +84,10 @@ func newGuest(t *testing.T, version string) *guest {
 	if list := qemu.Missing(); len(list) > 0 {
 		t.Skipf("no %s here", strings.Join(list, ", "))
 	}
-	busybox := staticBusybox(t)
+	busybox, err := qemu.Busybox()
+	if err != nil {
+		t.Skip(err)
+	}
 	kernel, err := qemu.FindKernel(version)
 	if err != nil {
 		t.Skip(err)
@@ -111,9 +95,9 @@ func newGuest(t *testing.T, version string) *guest {
 	g := &guest{t: t, kernel: kernel, files: map[string]qemu.File{}}
 	g.base = workload.Config{Big: bigDirectory, Scale: scale(t), Only: os.Getenv("WORKLOAD")}
 	g.add("init", program(t, "guest"))
-	g.add("bin/busybox", busybox)
+	g.files["bin/busybox"] = qemu.File{Mode: 0o100755, Data: busybox}
 	for name := range strings.FieldsSeq(applets) {
-		g.files["bin/"+name] = qemu.File{Mode: 0o120777, Data: []byte("busybox")}
+		g.files["bin/"+name] = qemu.File{Mode: qemu.Link, Data: []byte("busybox")}
 	}
 	return g
 }

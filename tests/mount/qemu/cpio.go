@@ -12,6 +12,9 @@ type File struct {
 	Data []byte
 }
 
+// Link is the Mode of a symbolic link, whose Data is where it leads.
+const Link = 0o120777
+
 // pack returns the files, and the directories that lead to them, as the cpio
 // archive that the kernel unpacks. An entry is
 //

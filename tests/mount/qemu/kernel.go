@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,32 +49,40 @@ func FindKernel(version string) (*Kernel, error) {
 	return nil, fmt.Errorf("no Linux %s: sh tests/deps.sh kernels unpacks Debian's", version)
 }
 
-// Image returns the kernel without its compression: see Unpack.
-func (k *Kernel) Image() ([]byte, error) { return Unpack(k.image) }
+// KernelIn returns the one kernel of a root file system.
+func KernelIn(root string) (*Kernel, error) {
+	images, err := filepath.Glob(filepath.Join(root, "boot", "vmlinuz-*"))
+	if err != nil || len(images) != 1 {
+		return nil, fmt.Errorf("%s: want one kernel, not %q", root, images)
+	}
+	k := &Kernel{Release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-"), image: images[0]}
+	k.modules = filepath.Join(root, "lib", "modules", k.Release)
+	return k, nil
+}
 
-// Unpack returns the kernel in a file without its compression, as an ELF file,
-// which QEMU can start too: emulated, unpacking takes longer than all the rest.
+// Image returns the kernel without its compression, as an ELF file, which
+// QEMU can start too: emulated, unpacking takes longer than all the rest.
 //
 // A bzImage begins with sectors of set-up code, whose number is at 0x1f1. In
 // it are, as little-endian words, payload_offset at 0x248, counted from its
 // end, and payload_length at 0x24c. The payload ends with the length of what
 // it unpacks to.
-func Unpack(vmlinuz string) ([]byte, error) {
-	b, err := os.ReadFile(vmlinuz)
+func (k *Kernel) Image() ([]byte, error) {
+	b, err := os.ReadFile(k.image)
 	if err != nil {
 		return nil, err
 	}
 	if len(b) < 0x250 || string(b[0x202:0x206]) != "HdrS" {
-		return nil, fmt.Errorf("%s: not a bzImage", vmlinuz)
+		return nil, fmt.Errorf("%s: not a bzImage", k.image)
 	}
 	start := (uint64(b[0x1f1])+1)*512 + uint64(binary.LittleEndian.Uint32(b[0x248:]))
 	end := start + uint64(binary.LittleEndian.Uint32(b[0x24c:]))
 	if end > uint64(len(b)) || end < start+8 {
-		return nil, fmt.Errorf("%s: no payload", vmlinuz)
+		return nil, fmt.Errorf("%s: no payload", k.image)
 	}
 	b, err = expand(b[start : end-4])
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", vmlinuz, err)
+		return nil, fmt.Errorf("%s: %w", k.image, err)
 	}
 	return b, nil
 }
@@ -183,4 +192,18 @@ func depends(module []byte) ([]string, error) {
 		}
 	}
 	return nil, nil
+}
+
+// Root returns an initial root file system with files, and with modules and what
+// they need in ModuleDir, numbered in the order in which they are to be loaded.
+func (k *Kernel) Root(files map[string]File, modules ...string) ([]byte, error) {
+	list, err := k.Modules(modules...)
+	if err != nil {
+		return nil, err
+	}
+	files = maps.Clone(files)
+	for i, m := range list {
+		files[fmt.Sprintf("%s/%03d-%s", ModuleDir, i, m.Name)] = File{0o100644, m.Data}
+	}
+	return pack(files), nil
 }

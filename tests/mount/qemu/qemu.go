@@ -13,8 +13,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"debug/elf"
+	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,26 @@ func Missing() (list []string) {
 		}
 	}
 	return list
+}
+
+// Busybox returns a busybox that needs no libraries.
+func Busybox() ([]byte, error) {
+	name, err := exec.LookPath("busybox")
+	if err != nil {
+		return nil, errors.New("no busybox-static here")
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if libs, err := f.ImportedLibraries(); err != nil || len(libs) > 0 {
+		return nil, fmt.Errorf("%s is not the one of busybox-static: it needs %q, %v", name, libs, err)
+	}
+	return b, nil
 }
 
 // A Guest is a machine that runs once.
@@ -61,19 +82,15 @@ func (g *Guest) Run(ctx context.Context, line func(string)) error {
 	if err != nil {
 		return err
 	}
-	modules, err := g.Kernel.Modules(g.Modules...)
+	files, err := g.Kernel.Root(g.Files, g.Modules...)
 	if err != nil {
 		return err
-	}
-	files := maps.Clone(g.Files)
-	for i, m := range modules {
-		files[fmt.Sprintf("%s/%03d-%s", ModuleDir, i, m.Name)] = File{0o100644, m.Data}
 	}
 	kernel, root, console := filepath.Join(dir, "kernel"), filepath.Join(dir, "root"), filepath.Join(dir, "console")
 	if err := os.WriteFile(kernel, image, 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(root, pack(files), 0o600); err != nil {
+	if err := os.WriteFile(root, files, 0o600); err != nil {
 		return err
 	}
 	memory, cpus := g.MemoryMB, g.CPUs
