@@ -7,6 +7,7 @@
 #	make trial      the longer trials: crash, kill -9, fuzzing (TRIAL=10 is ten times as long)
 #	make fuzz       every fuzz target, FUZZTIME each
 #	make bench      speed and memory, as ratios to this machine's own limits
+#	make paper      the experiments of the paper that vdisk goes back to, on Debian's disks (15 GB)
 #	make run        the suite on ./run, until interrupted
 #	make deps       the Debian packages that the demo and the tests use
 
@@ -34,6 +35,9 @@ fuzz:
 bench: all
 	go test -run "^$$" -bench . -benchtime 3x -timeout 60m ./tests/bench
 
+paper:
+	sh tests/bench/paper/run.sh
+
 demo: all
 	sh tests/deps.sh need
 	bin/strata demo
@@ -45,6 +49,6 @@ deps:
 	sh tests/deps.sh install
 
 clean:
-	rm -rf bin demo
+	rm -rf bin demo paper
 
-.PHONY: all test race trial fuzz bench demo run deps clean
+.PHONY: all test race trial fuzz bench paper demo run deps clean

@@ -24,6 +24,9 @@ fuzz:V:
 bench:V: all
 	go test -run '^$' -bench . -benchtime 3x -timeout 60m ./tests/bench
 
+paper:V:
+	sh tests/bench/paper/run.sh
+
 demo:V: all
 	sh tests/deps.sh need
 	bin/strata demo
@@ -35,4 +38,4 @@ deps:V:
 	sh tests/deps.sh install
 
 clean:V:
-	rm -rf bin demo
+	rm -rf bin demo paper
