@@ -67,9 +67,30 @@ func TestALiveDisk(t *testing.T) {
 		t.Errorf("%d bytes that differ from the %d of the disk, %v", len(got), len(disk), err)
 	}
 
-	// The same by a vdisk of its own, which meets Fossil over 9P.
 	sock := filepath.Join(dir, "vdisk.sock")
-	serve := ours.Command(t.Context(), "vdisk", "serve", "--fossil", "unix!"+filepath.Join(store, "fossil.sock"), "-a", "unix!"+sock)
+	if _, said, err := ours.Try(t, nil, "vdisk", "serve", "--fossil", "unix!"+filepath.Join(store, "fossil.sock"), "-a", "unix!"+sock); err == nil || !strings.Contains(said, "another vdisk") {
+		t.Errorf("a second vdisk over one Fossil: %v, %s", err, said)
+	}
+	t.Setenv("vdisk", "unix!"+filepath.Join(store, "fossil.sock"))
+	fails("vdisk ls:", "", "ls")
+}
+
+// TestALiveDiskOfItsOwn has a vdisk of its own, which meets Fossil over 9P.
+func TestALiveDiskOfItsOwn(t *testing.T) {
+	ours, dir := harness.Ours(t), t.TempDir()
+	srv := ours.Serve(t, ours.Format(t, 64<<20, 2))
+	t.Setenv("venti", srv.Addr)
+	part := filepath.Join(dir, "part")
+	if err := os.WriteFile(part, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(part, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	ours.Run(t, nil, "fossil/flfmt", "-y", "-b", "4K", part)
+	fossil := ours.ServeFossil(t, part, "")
+	sock := filepath.Join(dir, "vdisk.sock")
+	serve := ours.Command(t.Context(), "vdisk", "serve", "--fossil", "unix!"+fossil.Sock(), "-a", "unix!"+sock)
 	said, err := serve.StdoutPipe()
 	if err == nil {
 		err = serve.Start()
@@ -82,13 +103,21 @@ func TestALiveDisk(t *testing.T) {
 	if line, err := bufio.NewReader(said).ReadString('\n'); err != nil {
 		t.Fatalf("vdisk serve says %q, %v", line, err)
 	}
-	run("create", "-s", "unix!"+sock, "db", "1m")
-	if got := strings.Fields(run("snap", "-s", "unix!"+sock, "web/01")); len(got) != 2 || got[1] != score {
+	t.Setenv("vdisk", "unix!"+sock)
+	run := func(args ...string) string {
+		t.Helper()
+		return ours.Run(t, nil, "vdisk", args...)
+	}
+	raw := filepath.Join(dir, "web.raw")
+	if err := os.WriteFile(raw, bytes.Repeat([]byte("a disk "), 1<<17), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run("create", "db", "1m")
+	score := strings.TrimSpace(run("import", "--into", "web/01", raw))
+	if got := strings.Fields(run("snap", "web/01")); len(got) != 2 || got[1] != score {
 		t.Errorf("snap says %q, the score of the file is %s", got, score)
 	}
-	if got := run("ls", "-s", "unix!"+sock); got != "db\nweb/01\nweb/02\n" {
+	if got := run("ls"); got != "db\nweb/01\n" {
 		t.Errorf("ls: %q", got)
 	}
-	t.Setenv("vdisk", "unix!"+filepath.Join(store, "fossil.sock"))
-	fails("vdisk ls:", "", "ls")
 }

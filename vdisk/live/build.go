@@ -169,6 +169,9 @@ func (c *Catalogue) free(ctx context.Context, name string) error {
 	if err := checkFree(name); err != nil {
 		return err
 	}
+	if c.lost.Load() {
+		return errLost
+	}
 	list := elements(name)
 	for i := range list {
 		path := strings.Join(list[:i+1], "/")

@@ -39,7 +39,7 @@ type Config struct {
 }
 
 // A Catalogue is the images that live in one file system. Its methods may be
-// called at once. Only one Catalogue may be open on a file system.
+// called at once. Only one Catalogue can be open on a file system.
 type Catalogue struct {
 	host  *host
 	store venti.Store
@@ -48,6 +48,8 @@ type Catalogue struct {
 
 	empties venti.Score         // see makeEmpties
 	shape   *semaphore.Weighted // of one: held by who makes, moves or removes directories of images
+	lost    atomic.Bool         // another may have the file system's images open
+	stop    func()              // ends the goroutine that holds them, and waits for it
 
 	throws atomic.Int64 // images that were to be thrown away
 
@@ -82,7 +84,65 @@ func Open(ctx context.Context, c *ninep.Client, st venti.Store, cfg Config) (*Ca
 		h.close(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("open images: %w", err)
 	}
+	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var group sync.WaitGroup
+	group.Go(func() { cat.keepHold(bg) })
+	cat.stop = func() {
+		cancel()
+		group.Wait()
+	}
 	return cat, nil
+}
+
+// How often the lock is used, so that it stays ours, and how often that may fail:
+// until another can have it, when the connection was lost and the file system has
+// not noticed.
+const (
+	holdTime  = time.Minute
+	holdTries = 6
+)
+
+var errLost = &ninep.Error{Text: "another vdisk has the images of this file system now", Errno: syscall.EIO}
+
+// keepHold uses the lock now and then.
+func (c *Catalogue) keepHold(ctx context.Context) {
+	ticker := time.NewTicker(holdTime)
+	defer ticker.Stop()
+	for failed := 0; ; {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		if failed = c.checkHold(ctx, failed); failed >= holdTries {
+			return
+		}
+	}
+}
+
+// checkHold uses the lock, and returns how often in a row that has failed now.
+func (c *Catalogue) checkHold(ctx context.Context, failed int) int {
+	err := c.host.holds(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case ctx.Err() != nil:
+		return failed
+	case isIO(err):
+		failed = holdTries // it is broken for good
+	default:
+		failed++
+	}
+	if failed >= holdTries {
+		c.lost.Store(true)
+		c.log.Error("images", "error", errLost, "because", err)
+	}
+	return failed
+}
+
+func isIO(err error) bool {
+	var e *ninep.Error
+	return errors.As(err, &e) && e.Errno == syscall.EIO
 }
 
 // prepare makes what must be there, and removes what must not.
@@ -95,6 +155,12 @@ func (c *Catalogue) prepare(ctx context.Context) error {
 		if err := c.makeDir(ctx, dir); err != nil {
 			return err
 		}
+	}
+	if err := c.host.hold(ctx, top+"/"+lockFile); err != nil {
+		if errors.Is(err, ninep.ErrExclusive) {
+			err = inUse("another vdisk has them open")
+		}
+		return err
 	}
 	return c.clean(ctx, top)
 }
@@ -167,6 +233,7 @@ func (c *Catalogue) isImage(ctx context.Context, dir string) (bool, error) {
 // Close ends the use of the catalogue. All Disks are closed before.
 func (c *Catalogue) Close(ctx context.Context) error {
 	c.letGo(ctx, "")
+	c.stop()
 	return c.host.close(ctx)
 }
 
@@ -243,6 +310,9 @@ func isInUse(err error) bool {
 func (c *Catalogue) use(ctx context.Context, name string) (*image, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
+	}
+	if c.lost.Load() {
+		return nil, errLost
 	}
 	for {
 		c.mu.Lock()

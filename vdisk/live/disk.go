@@ -146,8 +146,11 @@ func (d *Disk) Size() int64 { return d.im.size.Load() }
 
 // enter begins a call on the disk, which leave ends.
 func (d *Disk) enter(ctx context.Context, off, n int64) error {
-	if d.closed.Load() {
+	switch {
+	case d.closed.Load():
 		return errClosed
+	case d.im.cat.lost.Load():
+		return errLost
 	}
 	if !d.im.gate.TryAcquire(1) {
 		if err := d.im.gate.Acquire(ctx, 1); err != nil {

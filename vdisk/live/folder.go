@@ -41,6 +41,7 @@ const (
 	buildPrefix = ".new."   // an image that is being made
 	oldPrefix   = ".old."   // one that is being removed
 	throwPrefix = ".throw." // one that is thrown away after use: see throw.go
+	lockFile    = ".lock"   // who has it open has the catalogue
 )
 
 // An edit is what .commit and .finish hold.

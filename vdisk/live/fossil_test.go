@@ -149,14 +149,14 @@ func (m *machine) run(ctx context.Context, line string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		digits := strings.TrimLeft(f[4], "dT")
+		digits := strings.TrimLeft(f[4], "dTl")
 		perm, err := strconv.ParseUint(digits, 8, 32)
 		if err != nil {
 			return "", err
 		}
 		mode := meta.Mode(perm)
 		for _, c := range strings.TrimSuffix(f[4], digits) {
-			mode |= map[rune]meta.Mode{'d': meta.ModeDir, 'T': meta.ModeTemporary}[c]
+			mode |= map[rune]meta.Mode{'d': meta.ModeDir, 'T': meta.ModeTemporary, 'l': meta.ModeExclusive}[c]
 		}
 		_, err = d.Create(ctx, name, mode, f[2])
 		return "", err

@@ -17,6 +17,7 @@ import (
 type host struct {
 	root *ninep.File
 	uid  string
+	lock *ninep.File      // see hold
 	ctls chan *ninep.File // open ctl files that nobody uses
 }
 
@@ -38,7 +39,33 @@ func (h *host) close(ctx context.Context) error {
 	for len(h.ctls) > 0 {
 		(<-h.ctls).Close(ctx)
 	}
+	if h.lock != nil {
+		h.lock.Close(ctx)
+	}
 	return h.root.Close(ctx)
+}
+
+// hold opens a file, which it makes if need be, that the file system lets one
+// client at a time have open: DMEXCL is Plan 9's way to lock.
+func (h *host) hold(ctx context.Context, path string) (err error) {
+	h.lock, err = h.open(ctx, path, ninep.ORDWR)
+	if errors.Is(err, ninep.ErrNotExist) {
+		err = h.tell(ctx, "create %s %s %s l664", path, h.uid, h.uid)
+		if err == nil || errors.Is(err, ninep.ErrExist) {
+			h.lock, err = h.open(ctx, path, ninep.ORDWR)
+		}
+	}
+	return err
+}
+
+// holds tells whether the file is this client's still: it is to be used now and
+// then.
+func (h *host) holds(ctx context.Context) error {
+	_, err := h.lock.ReadAt(ctx, make([]byte, 1), 0)
+	if err == io.EOF {
+		err = nil
+	}
+	return err
 }
 
 // tell gives a command that has nothing to say.

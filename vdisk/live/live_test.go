@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"strata/internal/ninep"
 	"strata/vdisk"
 	"strata/vdisk/live"
 	"strata/venti"
@@ -430,5 +431,49 @@ func TestRollback(t *testing.T) {
 	}
 	if list, err := m.cat.Log(ctx, "a"); err != nil || len(list) != 2 {
 		t.Errorf("log: %+v, %v", list, err)
+	}
+}
+
+// TestOneCatalogue opens the images of a file system twice.
+func TestOneCatalogue(t *testing.T) {
+	m := newMachine(t, 32<<20)
+	ctx := t.Context()
+	m.must(m.cat.Create(ctx, "a", 1<<20))
+	w := m.writer("a")
+	client := m.server.Local(ninep.ClientConfig{Dialect: ninep.Linux})
+	defer client.Close()
+	open := func() (*live.Catalogue, error) {
+		return live.Open(ctx, client, m.venti, live.Config{Now: m.clock.Now})
+	}
+	if _, err := open(); err == nil || !strings.Contains(err.Error(), "another vdisk") {
+		t.Fatalf("opened twice: %v", err)
+	}
+	m.clock.add(4 * 60e9)
+	m.cat.CheckHold(ctx)
+	m.clock.add(4 * 60e9)
+	if _, err := open(); err == nil {
+		t.Fatal("opened twice after a while")
+	}
+	// One that does not show itself for long loses them, and notices.
+	m.clock.add(6 * 60e9)
+	other, err := open()
+	m.must(err)
+	m.cat.CheckHold(ctx)
+	if _, err := w.WriteAt(ctx, []byte("late"), 0); err == nil || !strings.Contains(err.Error(), "another vdisk") {
+		t.Errorf("wrote to what is another's: %v", err)
+	}
+	if err := m.cat.Create(ctx, "b", 1<<20); err == nil {
+		t.Error("made an image in what is another's")
+	}
+	d, err := other.Disk(ctx, "a", live.OpenOptions{Write: true})
+	m.must(err)
+	_, err = d.WriteAt(ctx, []byte("in time"), 0)
+	m.must(err)
+	m.must(d.Close(ctx))
+	m.must(other.Close(ctx))
+	w.Close(ctx)
+	m.restart() // and then they can be had again
+	if got := m.contents("a")[:7]; string(got) != "in time" {
+		t.Errorf("got %q", got)
 	}
 }
