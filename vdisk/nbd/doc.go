@@ -18,7 +18,8 @@
 //
 // A connection has one goroutine that reads requests, and some that carry
 // them out; so requests overtake one another, as the protocol allows. What a
-// disk has in memory (CachedReader) is answered by the goroutine that reads.
+// disk has in memory (CachedReader) is answered by the goroutine that reads, and
+// so are short requests of a client that sends one at a time.
 // Whoever has a reply puts it into the connection's outbox, and whoever finds
 // nobody writing writes all there is. Long reads and writes are done piece by
 // piece.

@@ -130,6 +130,45 @@ func TestRequestsOvertake(t *testing.T) {
 	}
 }
 
+// TestOneAtATime has a client that waits for each reply meet a slow read: what it
+// sends from then on does not wait for another.
+func TestOneAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leave := make(chan struct{})
+		d := &memDisk{data: make([]byte, 16384), hook: func(_ context.Context, op string, off int64, n int) error {
+			switch off {
+			case 4096:
+				time.Sleep(5 * time.Millisecond)
+			case 8192:
+				<-leave
+			}
+			return nil
+		}}
+		ours, theirs := net.Pipe()
+		var served sync.WaitGroup
+		served.Go(func() { nbd.NewServer(exports{"disk": {Disk: d}}, nbd.Config{}).ServeConn(t.Context(), theirs) })
+		k := &talk{t, ours}
+		k.open("disk")
+		read := func(cookie, off uint64) {
+			k.request(0, cookie, off, 1)
+			k.expect("67446698 00000000 %016x 00", cookie)
+		}
+		for i := range uint64(20) {
+			read(i, 0)
+		}
+		read(100, 4096)
+		for i := range uint64(20) {
+			read(i, 0)
+		}
+		k.request(0, 101, 8192, 1)
+		read(102, 0)
+		close(leave)
+		k.expect("67446698 00000000 %016x 00", 101)
+		ours.Close()
+		served.Wait()
+	})
+}
+
 // TestRequestsInFlight fills the slots of a connection.
 func TestRequestsInFlight(t *testing.T) {
 	const most = 5

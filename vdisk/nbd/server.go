@@ -143,6 +143,8 @@ type conn struct {
 	writer     Writer // nil if there is to be no writing
 	size       int64
 
+	calm int // requests in a row that came when nothing else was to be done
+
 	room    *semaphore.Weighted // this connection's share
 	release func(n int64)       // gives back to room, and the server's
 	slots   chan struct{}       // one for each task under way; those receive from it

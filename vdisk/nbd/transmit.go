@@ -10,6 +10,7 @@ import (
 	"math"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -267,8 +268,42 @@ func (c *conn) acquire(ctx context.Context, room *semaphore.Weighted, n int64) e
 	return room.Acquire(ctx, n)
 }
 
-// start has a task done by another goroutine, when there is room for one more.
+// A client that sends one request at a time has its short reads done by the
+// goroutine that reads, after so many that came when nothing else was to be done.
+const calmRequests = 8
+
+// slowRead is how long such a read may take, for others may come meanwhile and
+// wait: after one that takes longer, this many more requests must have been alone.
+const (
+	slowRead     = 2 * time.Millisecond
+	slowRequests = 1000
+)
+
+// alone does a task by itself if nothing else is to be done, and tells whether it
+// did. To wake another goroutine up takes as long as many reads do.
+func (c *conn) alone(t *task) bool {
+	if len(c.slots) > 0 || c.in.Buffered() > 0 {
+		c.calm = min(c.calm, 0)
+		return false
+	}
+	c.calm++
+	if c.calm <= calmRequests || t.typ != cmdRead || t.length > smallRead {
+		return false
+	}
+	began := time.Now()
+	c.do(t)
+	if time.Since(began) > slowRead {
+		c.calm = -slowRequests
+	}
+	return true
+}
+
+// start has a task done by another goroutine, when there is room for one more,
+// or does it if nothing else is there to be done.
 func (c *conn) start(t task) {
+	if c.alone(&t) {
+		return
+	}
 	select {
 	case c.slots <- struct{}{}:
 	default:
