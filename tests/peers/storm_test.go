@@ -232,8 +232,15 @@ func TestResize(t *testing.T) {
 		t.Fatal(err)
 	}
 	copy(disk[7<<20:], bytes.Repeat([]byte{9}, sector))
-	if _, said, err := w.up.Try(t, nil, "vdisk", "resize", "a", "9m"); err == nil || !strings.Contains(said, "being written to by a client of NBD") {
-		t.Errorf("while a client writes: %v %s", err, said)
+	// One who is connected goes on with the disk that there was.
+	w.tell("resize a 9m")
+	o := op{"write", 6 << 20, sector, 5}
+	o.apply(disk)
+	if err := reader.do(o, nil); err != nil {
+		t.Error(err)
+	}
+	if _, said, err := w.up.Try(t, nil, "vdisk", "resize", "a", "8m"); err == nil || !strings.Contains(said, "being written to by a client of NBD") {
+		t.Errorf("made shorter while a client writes: %v %s", err, said)
 	}
 	if err := reader.close(); err != nil {
 		t.Fatal(err)

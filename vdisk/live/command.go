@@ -93,7 +93,7 @@ func commands() []command {
 		{name: "protect", args: "NAME", min: 1, max: 1, run: protect(true), one: true,
 			help: "keep an image from being removed, rolled back and resized"},
 		{name: "resize", args: "[-f] NAME SIZE", flags: "f", min: 2, max: 2, run: runResize, one: true,
-			help: "change the size of an image; -f cuts off data"},
+			help: "change the size of an image, which whoever opens it anew sees; -f cuts off data"},
 		{name: "rm", args: "-f NAME", flags: "f", min: 1, max: 1, run: runRemove, one: true,
 			help: "remove an image and its history; what is archived stays so"},
 		{name: "rollback", args: "[-n] NAME SNAP", flags: "n", min: 2, max: 2, run: runRollback, one: true,

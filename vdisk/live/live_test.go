@@ -198,7 +198,7 @@ func TestWriters(t *testing.T) {
 		t.Error("a second writer while one of two is left")
 	}
 	for _, err := range []error{
-		m.cat.Remove(ctx, "a"), m.cat.Resize(ctx, "a", 2<<20, false), m.cat.Settle(ctx, "a", false),
+		m.cat.Remove(ctx, "a"), m.cat.Resize(ctx, "a", 1<<19, false), m.cat.Settle(ctx, "a", false),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "qemu at home") {
 			t.Errorf("while it is written to: %v", err)

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"strata/internal/ninep"
 	"strata/vdisk"
 	"strata/vdisk/fsys"
+	"strata/vdisk/partition"
 )
 
 // Settling says how an image is settled.
@@ -277,14 +279,16 @@ func (im *image) copyTo(ctx context.Context, g *region, start, from, to int64) e
 // errData is why a disk does not get shorter.
 var errData = &ninep.Error{Text: "the disk has data behind its new end", Errno: ninep.ErrInvalid.Errno}
 
-// Resize gives an image that nobody writes to another size. It refuses to take
-// away what is not empty, but with force.
+// Resize gives an image another size. It refuses to take away what is not empty,
+// but with force. While somebody writes to the image it can only grow; then it is
+// cut as it was, with a gap at its end, until the last writer has left. Clients
+// see the new size when they open the disk anew.
 func (c *Catalogue) Resize(ctx context.Context, name string, size int64, force bool) error {
 	if err := checkSize(size); err != nil {
 		return err
 	}
 	err := c.with(ctx, name, func(ctx context.Context, im *image) error {
-		return im.quiet(ctx, func(ctx context.Context) error {
+		err := im.quiet(ctx, func(ctx context.Context) error {
 			if err := im.mayLose(ctx); err != nil {
 				return err
 			}
@@ -309,11 +313,46 @@ func (c *Catalogue) Resize(ctx context.Context, name string, size int64, force b
 			}
 			return c.host.sync(ctx)
 		})
+		if isInUse(err) && size > im.size.Load() {
+			err = im.alone(ctx, func(ctx context.Context) error { return im.grow(ctx, size) })
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("resize %s: %w", name, err)
 	}
 	return nil
+}
+
+// grow makes an image longer that somebody may be writing to, whose table may be
+// half written: nothing is made of that now. The caller has all of the gate.
+func (im *image) grow(ctx context.Context, size int64) error {
+	if im.gone {
+		return errGone
+	}
+	if err := im.mayLose(ctx); err != nil {
+		return err
+	}
+	l := *im.layout
+	l.Regions = slices.Clone(l.Regions)
+	last := &l.Regions[len(l.Regions)-1]
+	switch kind := partition.Kind(last.Kind); {
+	case size <= l.Size:
+		return nil // somebody was faster
+	case kind == partition.KindGap, kind == partition.KindDisk:
+		last.Length += size - l.Size
+	default:
+		l.Regions = append(l.Regions, vdisk.Region{
+			Name: fmt.Sprintf("%s-%d", partition.KindGap, l.Size), Start: l.Size, Length: size - l.Size,
+			Kind: string(partition.KindGap), Encoder: "plain", DSize: maxDSize, PSize: psize,
+		})
+	}
+	l.Size = size
+	if err := im.unsettle(ctx); err != nil {
+		return err
+	}
+	im.table.Store(true)
+	return errors.Join(im.recut(ctx, &l), im.cat.host.sync(ctx))
 }
 
 // wasTrimmed tells whether free blocks are left out of a region that the image

@@ -218,6 +218,57 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// TestGrow makes disks longer while they are written to, which are cut as they
+// were until their writer leaves.
+func TestGrow(t *testing.T) {
+	for name, table := range map[string][]byte{
+		"bare": nil, "gap": mbr([2]uint32{8, 1000}), "no gap": mbr([2]uint32{8, 1000}, [2]uint32{1008, 2<<20/512 - 1008}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, 64<<20)
+			ctx := t.Context()
+			m.must(m.cat.Create(ctx, "a", 2<<20))
+			want := append(table, random(3, 1<<20)...)
+			want = append(want, make([]byte, 2<<20-len(want))...)
+			d := m.writer("a")
+			_, err := d.WriteAt(ctx, want, 0)
+			m.must(err)
+			m.must(d.Close(ctx)) // cuts it
+			d = m.writer("a")
+			for i, size := range []int64{3<<20 + 512, 9 << 20} {
+				m.must(m.cat.Resize(ctx, "a", size, false))
+				if d.Size() != size {
+					t.Fatalf("%d bytes long, want %d", d.Size(), size)
+				}
+				p := random(uint64(i), 8192)
+				want = append(want, make([]byte, size-int64(len(want)))...)
+				copy(want[size-8192:], p)
+				_, err := d.WriteAt(ctx, p, size-8192)
+				m.must(err)
+				if got := m.contents("a"); !bytes.Equal(got, want) {
+					t.Fatal("grown, it is another disk")
+				}
+			}
+			if err := m.cat.Resize(ctx, "a", 8<<20, true); err == nil || !strings.Contains(err.Error(), "is being written to") {
+				t.Errorf("made shorter: %v", err)
+			}
+			m.must(d.Flush(ctx))
+			s, err := m.cat.Snapshot(ctx, "a", "grown")
+			m.must(err)
+			if got, _ := m.archived(s.Score); !bytes.Equal(got, want) {
+				t.Error("its snapshot is another disk")
+			}
+			m.must(d.Close(ctx))
+			if got := m.contents("a"); !bytes.Equal(got, want) {
+				t.Error("settled, it is another disk")
+			}
+			s, err = m.cat.Snapshot(ctx, "a", "")
+			m.must(err)
+			m.sameImage(s.Score, m.imported(want))
+		})
+	}
+}
+
 // TestMounted leaves alone what is free in a file system that may be in use.
 func TestMounted(t *testing.T) {
 	d := newRaw(t, "4096")
