@@ -66,8 +66,8 @@
 // # Memory
 //
 // The caches take what Config says, outside the Go heap. Besides there are the
-// Bloom filter, 8 MiB of pending log for each partition, a hundred KiB for each
-// block that is being compressed, and the entries of full buckets that have no
+// Bloom filter, 8 MiB of pending log for each partition, a mebibyte for each
+// processor to compress with, and the entries of full buckets that have no
 // overflow.
 //
 // # Locks

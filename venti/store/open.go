@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -116,7 +117,13 @@ func (cfg *Config) newStore() (*Store, error) {
 		return nil, fmt.Errorf("unknown compression %q", cfg.Compression)
 	}
 	s.mirror = newMirror(cfg.Mirror)
-	s.encoders.New = func() any { return new(clumpBuffer) }
+	// An encoder has a mebibyte of tables: more of them than can run would only
+	// push each other out of the processors' caches.
+	s.encoders = make(chan *arena.Encoder, runtime.GOMAXPROCS(0))
+	for range cap(s.encoders) {
+		s.encoders <- new(arena.Encoder)
+	}
+	s.clumps.New = func() any { return new([]byte) }
 	s.blocks.New = func() any { b := make([]byte, readBuffer); return &b }
 
 	lumpMem, indexMem := cfg.caches()

@@ -122,8 +122,9 @@ type Store struct {
 
 	stats    counters
 	tuning   tuning
-	encoders sync.Pool // *clumpBuffer
-	blocks   sync.Pool // *[]byte, of readBuffer bytes
+	encoders chan *arena.Encoder // those that nobody uses
+	clumps   sync.Pool           // *[]byte, of any length
+	blocks   sync.Pool           // *[]byte, of readBuffer bytes
 	bad      badClumps
 	reading  flights
 	mirror   *mirror   // nil if there is none
@@ -157,12 +158,6 @@ var ErrClosed = errors.New("store is closed")
 
 // readBuffer is room for any clump.
 const readBuffer = 64 << 10
-
-// A clumpBuffer is what it takes to make a clump.
-type clumpBuffer struct {
-	enc arena.Encoder
-	buf []byte
-}
 
 // ReadBlock implements venti.BlockReader.
 func (s *Store) ReadBlock(ctx context.Context, score venti.Score, t venti.Type, buf []byte) (int, error) {
@@ -595,12 +590,14 @@ func (s *Store) store(ctx context.Context, k *key, data []byte, lost uint64) err
 	}
 	start := time.Now()
 	defer func() { s.stats.times.store.since(start, 1) }()
-	c := s.encoders.Get().(*clumpBuffer)
-	defer s.encoders.Put(c)
+	clump := s.clumps.Get().(*[]byte)
+	defer s.clumps.Put(clump)
 	now := uint32(s.now().Unix())
 	h := arena.ClumpHeader{ClumpInfo: arena.ClumpInfo{Type: venti.DiskType(k.disk), Score: k.score}, Time: now}
 	sum := s.sumOf(data)
-	c.buf = c.enc.Append(c.buf[:0], &h, data, s.encoding)
+	enc := <-s.encoders // who has one waits for nobody
+	*clump = enc.Append((*clump)[:0], &h, data, s.encoding)
+	s.encoders <- enc
 	// The filter must know the block before a flush of the index can take it.
 	if s.bloom != nil {
 		s.bloom.Add(k.score)
@@ -615,7 +612,7 @@ func (s *Store) store(ctx context.Context, k *key, data []byte, lost uint64) err
 	}
 	for i := range s.parts {
 		p := s.parts[(first+i)%len(s.parts)]
-		err = p.append(ctx, c.buf, h.ClumpInfo, now, func(a *logArena, off int64) {
+		err = p.append(ctx, *clump, h.ClumpInfo, now, func(a *logArena, off int64) {
 			e := entryOf(a, off, &h.ClumpInfo)
 			s.index.putDirty(slotOf(&e))
 			s.addGuard(a, off, k.score, sum)
@@ -637,7 +634,7 @@ func (s *Store) store(ctx context.Context, k *key, data []byte, lost uint64) err
 	s.lumps.put(k, data, false)
 	s.stats.newBlocks.Add(1)
 	s.stats.newBytes.Add(int64(len(data)))
-	s.stats.storedBytes.Add(int64(len(c.buf)))
+	s.stats.storedBytes.Add(int64(len(*clump)))
 	return nil
 }
 
