@@ -34,6 +34,7 @@ type maker struct {
 	unclean func(t *testing.T, img string)                   // leaves img as a power cut does
 	repair  func(t *testing.T, img string)                   // what its driver or fsck does then
 	whole   string                                           // why it is stored whole then, empty if it is not
+	mount   []string                                         // what mounts it for writing, if anything here does
 }
 
 // TestEncoders has every kind of file system made, filled, deleted from and
@@ -46,6 +47,7 @@ func TestEncoders(t *testing.T) {
 			m.testPlaces(t, img)
 			m.testChanged(t, img)
 			m.testUnclean(t, img, want)
+			m.testCopied(t, img)
 		})
 	}
 }
@@ -189,6 +191,34 @@ func (m *maker) testUnclean(t *testing.T, img string, want map[string]string) {
 			t.Errorf("unclean: %s: got %q, want %q", name, got[name], sum)
 		}
 	}
+}
+
+// testCopied imports a copy of the image that is made while it is mounted and
+// written to, as a machine leaves it that loses its power.
+func (m *maker) testCopied(t *testing.T, img string) {
+	t.Helper()
+	if m.mount == nil {
+		return
+	}
+	img = copyOf(t, img)
+	var cut string
+	mounted(t, img, func(dir string) {
+		run(t, "", "cp", "-r", filepath.Join(dir, "d2"), filepath.Join(dir, "copy"))
+		run(t, "", "rm", "-r", filepath.Join(dir, "d3"))
+		run(t, "", "sync", "-f", dir)
+		run(t, "", "cp", "-r", filepath.Join(dir, "d4"), filepath.Join(dir, "more"))
+		run(t, "", "rm", "-r", filepath.Join(dir, "copy", "a file with number 12"))
+		cut = copyOf(t, img)
+	}, m.mount...)
+	st := ventitest.NewMemory()
+	res := importFile(t, st, cut, ImportOptions{})
+	out := exportFile(t, st, res.Score)
+	if _, l := res.region(t, m.region); !l.FreeOmitted {
+		t.Logf("copied while mounted, it is stored whole: %s", l.Whole)
+		sameBytes(t, "copied while mounted", out, cut)
+		return
+	}
+	sameFiles(t, m.files(t, out), m.files(t, cut))
 }
 
 // copyOf copies an image.
@@ -356,6 +386,7 @@ func ntfsMaker(name string, size int64, cluster int) maker {
 		add: func(t *testing.T, img, file string) {
 			mounted(t, img, func(dir string) { run(t, "", "cp", file, dir) }, "ntfs-3g", "-o", "no_detach")
 		},
+		mount:   []string{"ntfs-3g", "-o", "no_detach"},
 		unclean: func(t *testing.T, img string) { patch(t, img, ntfsState(t, img), 1) },
 		whole:   "it was not unmounted",
 	}
@@ -392,6 +423,7 @@ func exfatMaker(name string, size int64, cluster int) maker {
 		add: func(t *testing.T, img, file string) {
 			mounted(t, img, func(dir string) { run(t, "", "cp", file, dir) }, mount...)
 		},
+		mount:   mount,
 		unclean: func(t *testing.T, img string) { patch(t, img, 0x6a, 2) },
 		whole:   "it was not unmounted",
 	}
@@ -420,6 +452,7 @@ func xfsMaker(name string, block int) maker {
 			}, "mount", "-o", mount)
 		},
 		whole: "its log has to be replayed",
+		mount: []string{"mount", "-o", mount},
 	}
 }
 
@@ -453,6 +486,7 @@ func btrfsMaker() maker {
 			}
 		},
 		repair: func(t *testing.T, img string) { mounted(t, img, func(string) {}, mount...) },
+		mount:  mount,
 	}
 }
 
