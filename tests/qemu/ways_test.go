@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"strata/tests/debian"
+	"strata/tests/mount/qemu"
 )
 
 // needTrial skips what takes minutes, unless it is asked for. Two guests run at
@@ -53,5 +54,49 @@ func Test9pfuse(t *testing.T) {
 	})
 	live(t, w, func(_ *testing.T, w *world, name string) debian.Machine {
 		return debian.Machine{Drives: []string{"file=" + filepath.Join(dir, "images", name, "disk") + ",format=raw"}, Image: w.img}
+	})
+}
+
+// mountTree is how a guest comes to a root that is a file of a server: the
+// partition of an image, in a loop device.
+const mountTree = `ifconfig lo 127.0.0.1 up
+ifconfig eth0 10.0.2.15 up
+mkdir /tree
+mount -t 9p -o trans=tcp,port=564,version=9p2000.L,cache=none,msize=524288,uname=root,access=any 10.0.2.100 /tree
+losetup /dev/loop0 /tree/images/$root/parts/3/data
+mount -t ext4 -o ro /dev/loop0 /new`
+
+// TestV9fs has a guest live on a partition that its own kernel reaches by 9P.
+func TestV9fs(t *testing.T) {
+	needTrial(t)
+	kernel, err := qemu.FindKernel("6.12")
+	if err != nil {
+		t.Skip(err)
+	}
+	w := newWorld(t)
+	image, err := kernel.Image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	initrd, err := debian.Initrd(kernel, []string{"virtio_pci", "virtio_net", "9p", "9pnet_fd", "loop", "crc32c_generic", "ext4"}, mountTree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	img := debian.Image{Kernel: filepath.Join(dir, "kernel"), Initrd: filepath.Join(dir, "initrd")}
+	if err := os.WriteFile(img.Kernel, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(img.Initrd, initrd, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	live(t, w, func(_ *testing.T, w *world, name string) debian.Machine {
+		here := img
+		here.Root = name
+		// The guest's address 10.0.2.100 is the socket, since who comes by TCP
+		// may not write.
+		return debian.Machine{Image: &here, Append: "net.ifnames=0 systemd.swap=no", Args: []string{
+			"-chardev", "socket,id=tree,path=" + filepath.Join(w.Dir, "vdisk.sock"),
+			"-netdev", "user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:564-chardev:tree", "-device", "virtio-net-pci,netdev=net"}}
 	})
 }
