@@ -13,6 +13,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
+	"strata/internal/command"
 	"strata/internal/disk"
 	"strata/internal/ninep"
 	"strata/venti"
@@ -97,6 +100,28 @@ func TestUpAccess(t *testing.T) {
 		if s, err := openSuite(t.Context(), dir, opt); err == nil {
 			t.Errorf("%+v was taken", opt)
 			s.close()
+		}
+	}
+}
+
+// TestMemory says how much memory caches have, and refuses what is none.
+func TestMemory(t *testing.T) {
+	if got := (&upOptions{}).memory(); got < minMemory || got > maxMemory {
+		t.Errorf("caches have %d bytes when nobody says how many", got)
+	}
+	if got := (&upOptions{Memory: 1 << 30}).memory(); got != 1<<30 {
+		t.Errorf("caches have %d bytes of the GiB that they were given", got)
+	}
+	for _, text := range []string{"lots", "1m", "-1"} {
+		cmd := upCommand()
+		fs := pflag.NewFlagSet(cmd.Name, pflag.ContinueOnError)
+		cmd.Flags(fs)
+		err := fs.Parse([]string{"--memory=" + text, t.TempDir()})
+		if err == nil {
+			err = cmd.Run(t.Context(), command.IO{Args: fs.Args()})
+		}
+		if err == nil || !strings.Contains(err.Error(), "--memory") {
+			t.Errorf("--memory %s: %v", text, err)
 		}
 	}
 }
