@@ -103,7 +103,7 @@ func (g *Guest) Run(ctx context.Context, line func(string)) error {
 	cmd := exec.CommandContext(ctx, program,
 		"-machine", "pc", "-accel", "tcg", "-cpu", "max", "-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-kernel", kernel, "-initrd", root,
-		"-append", "console=ttyS0 panic=-1 quiet loglevel=5 tsc=reliable nokaslr mitigations=off random.trust_cpu=on net.ifnames=0",
+		"-append", "console=ttyS0 panic=-1 quiet loglevel=5 tsc=reliable nokaslr mitigations=off random.trust_cpu=on no_timer_check net.ifnames=0",
 		"-serial", "file:"+console, "-serial", "stdio",
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net")
 	out, err := cmd.StdoutPipe()
