@@ -1,6 +1,7 @@
 package paper
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -68,6 +69,8 @@ func TestPaper(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", p.dir)
 	t.Run("Similarity", p.similarity)
 	t.Run("BlockSizes", p.blockSizes)
+	t.Run("Storage", p.storage)
+	t.Run("Boot", p.boot)
 }
 
 // A paper is one run.
@@ -116,6 +119,19 @@ func (p *paper) temp(t *testing.T) string {
 	return dir
 }
 
+// run runs a program and returns what it prints.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	var said strings.Builder
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out, &said)
+	}
+	return string(out)
+}
+
 // printTable prints a table, and below it what the paper has, as far as its text tells:
 // its own tables are pictures.
 func printTable(title string, head []string, rows [][]string, paper string) {
@@ -127,8 +143,9 @@ func printTable(title string, head []string, rows [][]string, paper string) {
 	fmt.Print(text + "\nThe paper: " + paper + "\n")
 }
 
-func percent(x float64) string { return fmt.Sprintf("%.1f %%", 100*x) }
-func megabytes(n int64) string { return fmt.Sprintf("%d MB", (n+5e5)/1e6) }
+func percent(x float64) string  { return fmt.Sprintf("%.1f %%", 100*x) }
+func megabytes(n int64) string  { return fmt.Sprintf("%d MB", (n+5e5)/1e6) }
+func ratio(a, b float64) string { return fmt.Sprintf("%.2f", a/b) }
 func headed(first string) []string {
 	head := []string{first}
 	for _, i := range installs {
@@ -220,25 +237,29 @@ func (p *paper) blockSizes(t *testing.T) {
 		"no numbers in its text.")
 }
 
-// atSector63 makes a disk of the last partition of another, as disks were partitioned
-// when the paper was written.
+// rootOf returns the partition that holds the root: the last one with ext4.
+func rootOf(src vdisk.Source) (vdisk.Source, error) {
+	s, err := vdisk.NewSurvey(src, true)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range slices.Backward(s.Layout.Regions) {
+		if r.FileSystem != nil && r.FileSystem.Type == "ext4" {
+			return s.Source(i), nil
+		}
+	}
+	return nil, errors.New("no partition with ext4")
+}
+
+// atSector63 makes a disk of the root of another, as disks were partitioned when the
+// paper was written.
 func atSector63(t *testing.T, name, from string) error {
 	t.Helper()
 	return withDisk(from, func(src vdisk.Source) error {
-		s, err := vdisk.NewSurvey(src, true)
+		root, err := rootOf(src)
 		if err != nil {
 			return err
 		}
-		last := -1
-		for i, r := range s.Layout.Regions {
-			if r.FileSystem != nil && r.FileSystem.Type == "ext4" {
-				last = i
-			}
-		}
-		if last < 0 {
-			return fmt.Errorf("no ext4")
-		}
-		root := s.Source(last)
 		f, err := os.Create(name)
 		if err != nil {
 			return err
