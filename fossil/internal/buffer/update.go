@@ -101,15 +101,19 @@ func (b *Buffer) run(ctx context.Context, try func() (misses []key, wait <-chan 
 
 // fetch has blocks read and pins them.
 func (b *Buffer) fetch(ctx context.Context, keys []key) (pinned []key, err error) {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(fetchers)
-	for _, k := range keys {
-		g.Go(func() error {
-			_, err := b.cache.get(ctx, k)
-			return err
-		})
+	if len(keys) == 1 { // most often, and the stack of another goroutine would have to grow
+		_, err = b.cache.get(ctx, keys[0])
+	} else {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(fetchers)
+		for _, k := range keys {
+			g.Go(func() error {
+				_, err := b.cache.get(ctx, k)
+				return err
+			})
+		}
+		err = g.Wait()
 	}
-	err = g.Wait()
 	for _, k := range keys {
 		if b.cache.pin(k) {
 			pinned = append(pinned, k)
