@@ -2,10 +2,12 @@ package live
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,8 +25,8 @@ import (
 //	1048576 65536
 //
 // The first line has the time of the start and the number of ranges, which
-// follow: of each the offset on the disk and the length in bytes, multiples of
-// 4096, in order, with a gap between two. A file that says "off" is of an image
+// follow in the order in which they were read first: of each the offset on the
+// disk and the length in bytes, multiples of 4096. No block is in two. A file that says "off" is of an image
 // of which no start is watched. The file is a hint: what is wrong with it makes
 // it as good as none. No score depends on it.
 //
@@ -36,7 +38,7 @@ import (
 type BootSet struct {
 	Off    bool          // they are not watched
 	Time   time.Time     // of the last that was; zero if none was
-	Ranges []vdisk.Range // of the disk, which it has read: in order, whole blocks of 4 KiB
+	Ranges []vdisk.Range // of the disk, in the order in which it has read them first: whole blocks of 4 KiB
 }
 
 // Bounds of a boot set.
@@ -79,7 +81,7 @@ func unpackBootSet(text []byte) (*BootSet, error) {
 	if n < 0 || n > maxBoot/bootBlock {
 		return nil, fmt.Errorf("boot set: %d ranges, at most %d", n, maxBoot/bootBlock)
 	}
-	end, total := int64(-1), int64(0)
+	total := int64(0)
 	for line := range strings.Lines(rest) {
 		var r vdisk.Range
 		off, length, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
@@ -90,17 +92,25 @@ func unpackBootSet(text []byte) (*BootSet, error) {
 			return nil, fmt.Errorf("boot set: %w", err)
 		}
 		total += r.Len
-		if r.Off <= end || r.Off > MaxSize || r.Len <= 0 || r.Len > maxBoot || total > maxBoot || r.Off%bootBlock != 0 || r.Len%bootBlock != 0 {
+		if r.Off < 0 || r.Off > MaxSize || r.Len <= 0 || r.Len > maxBoot || total > maxBoot || r.Off%bootBlock != 0 || r.Len%bootBlock != 0 {
 			return nil, fmt.Errorf("boot set: bad range %q", line)
 		}
-		end = r.Off + r.Len
 		b.Ranges = append(b.Ranges, r)
+	}
+	sorted := slices.SortedFunc(slices.Values(b.Ranges), byPlace)
+	for i := range sorted[min(1, len(sorted)):] {
+		if sorted[i].End() > sorted[i+1].Off {
+			return nil, fmt.Errorf("boot set: the block at %d is there twice", sorted[i+1].Off)
+		}
 	}
 	if len(b.Ranges) != n || !bytes.Equal(packBootSet(b), text) {
 		return nil, errors.New("boot set: not as it was written")
 	}
 	return b, nil
 }
+
+// byPlace compares ranges by where they begin.
+func byPlace(a, b vdisk.Range) int { return cmp.Compare(a.Off, b.Off) }
 
 // bytes returns how long all ranges are together.
 func (b *BootSet) bytes() (n int64) {

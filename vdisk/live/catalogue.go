@@ -36,6 +36,9 @@ type Config struct {
 	// StartTime is for how long it is watched what is read of a disk that was
 	// opened for writing, see BootSet; 0 means two minutes.
 	StartTime time.Duration
+	// Ahead is how many bytes of what a start reads are read before the guest
+	// does: they must have room in the file system's cache. 0 means 16 MiB.
+	Ahead int64
 }
 
 // A Catalogue is the images that live in one file system. Its methods may be

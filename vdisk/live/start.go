@@ -30,19 +30,25 @@ type start struct {
 // seconds where QEMU emulates the processor, and has other work to do on it.
 const startTime = 2 * time.Minute
 
-// What is read ahead is read by so many at once, each so much, from that many
-// bytes of memory together.
+// What is read ahead is read by so many at once, each so much; so much at a time
+// is in the order of the disk, which mostly is that of Venti's log, and then
+// comes what was read next.
 const (
 	aheadReaders = 4
 	aheadBytes   = 256 << 10
+	sweepBytes   = 4 << 20
 )
+
+// defaultAhead is how far what is read ahead gets before the guest: the caches
+// must have room for it, beside what they are used for besides.
+const defaultAhead = 16 << 20
 
 // begin begins a start. The caller sees to it that end is called.
 func (im *image) begin(ctx context.Context) *start {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &start{
 		im: im, cancel: cancel, done: make(chan struct{}), time: im.cat.cfg.Now(),
-		watch: watch{chunks: make(map[int64]uint64)},
+		watch: watch{chunks: make(map[int64]uint64), more: make(chan struct{}, 1)},
 	}
 	im.watch.Store(&s.watch)
 	go s.run(ctx)
@@ -58,20 +64,17 @@ func (s *start) end() {
 func (s *start) run(ctx context.Context) {
 	defer close(s.done)
 	defer s.cancel()
-	over := time.NewTimer(cmp.Or(s.im.cat.cfg.StartTime, startTime))
-	defer over.Stop()
+	during, over := context.WithTimeout(ctx, cmp.Or(s.im.cat.cfg.StartTime, startTime))
+	defer over()
 	before, err := s.known(ctx)
 	if err == nil && !before.Off {
-		err = s.ahead(ctx, before.Ranges)
-	}
-	if err == nil && !before.Off {
-		select {
-		case <-over.C:
-		case <-ctx.Done():
+		err = s.ahead(during, before.Ranges)
+		if during.Err() == nil && err == nil {
+			<-during.Done()
 		}
 	}
 	s.im.watch.CompareAndSwap(&s.watch, nil)
-	if ctx.Err() != nil {
+	if during.Err() != nil {
 		err = nil
 	}
 	if err == nil && (before == nil || !before.Off) {
@@ -127,20 +130,39 @@ func (s *start) ahead(ctx context.Context, list []vdisk.Range) error {
 	}
 	group.Go(func() error {
 		defer close(next)
-		for _, r := range list {
-			for r.Len > 0 {
-				piece := vdisk.Range{Off: r.Off, Len: min(r.Len, aheadBytes)}
-				select {
-				case next <- piece:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-				r.Off, r.Len = piece.End(), r.Len-piece.Len
+		done := int64(0)
+		for _, r := range sweeps(list) {
+			if err := s.watch.wait(ctx, done-cmp.Or(s.im.cat.cfg.Ahead, defaultAhead)); err != nil {
+				return err
 			}
+			select {
+			case next <- r:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			done += r.Len
 		}
 		return nil
 	})
 	return group.Wait()
+}
+
+// sweeps cuts ranges into pieces, and sorts those that are read in one sweep.
+func sweeps(list []vdisk.Range) (pieces []vdisk.Range) {
+	first, size := 0, int64(0)
+	for _, r := range list {
+		for r.Len > 0 {
+			piece := vdisk.Range{Off: r.Off, Len: min(r.Len, aheadBytes)}
+			pieces = append(pieces, piece)
+			r.Off, r.Len = piece.End(), r.Len-piece.Len
+			if size += piece.Len; size >= sweepBytes {
+				slices.SortFunc(pieces[first:], byPlace)
+				first, size = len(pieces), 0
+			}
+		}
+	}
+	slices.SortFunc(pieces[first:], byPlace)
+	return pieces
 }
 
 // note makes what was read the boot set, unless it was too little for a start,
@@ -164,45 +186,60 @@ func (s *start) note(ctx context.Context, before *BootSet) error {
 
 // A watch notes which blocks of a disk are read.
 type watch struct {
-	mu     sync.Mutex // guards the fields below
-	chunks map[int64]uint64
-	blocks int
+	more chan struct{} // has one when more was noted
+
+	mu     sync.Mutex       // guards the fields below
+	chunks map[int64]uint64 // a bit for each block, 64 together
+	list   []vdisk.Range    // of the blocks, as they came
+	bytes  int64            // of list
 }
 
 // note notes a read of n bytes at off.
 func (w *watch) note(off, n int64) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for b := off / bootBlock; b*bootBlock < off+n && w.blocks < maxBoot/bootBlock; b++ {
+	was := w.bytes
+	for b := off / bootBlock; b*bootBlock < off+n && w.bytes < maxBoot; b++ {
 		bit := uint64(1) << (b % 64)
 		if have := w.chunks[b/64]; have&bit == 0 {
 			w.chunks[b/64] = have | bit
-			w.blocks++
+			w.bytes += bootBlock
+			if i := len(w.list) - 1; i >= 0 && w.list[i].End() == b*bootBlock {
+				w.list[i].Len += bootBlock
+			} else {
+				w.list = append(w.list, vdisk.Range{Off: b * bootBlock, Len: bootBlock})
+			}
+		}
+	}
+	more := w.bytes > was
+	w.mu.Unlock()
+	if more {
+		select {
+		case w.more <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait waits until n bytes have been noted. One may wait at once.
+func (w *watch) wait(ctx context.Context, n int64) error {
+	for {
+		w.mu.Lock()
+		have := w.bytes
+		w.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-w.more:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
 
 // ranges returns what was noted.
-func (w *watch) ranges() (list []vdisk.Range) {
+func (w *watch) ranges() []vdisk.Range {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var order []int64
-	for c := range w.chunks {
-		order = append(order, c)
-	}
-	slices.Sort(order)
-	for _, c := range order {
-		for i := range int64(64) {
-			if w.chunks[c]>>i&1 == 0 {
-				continue
-			}
-			off := (c*64 + i) * bootBlock
-			if n := len(list); n > 0 && list[n-1].Off+list[n-1].Len == off {
-				list[n-1].Len += bootBlock
-			} else {
-				list = append(list, vdisk.Range{Off: off, Len: bootBlock})
-			}
-		}
-	}
-	return list
+	return slices.Clone(w.list)
 }

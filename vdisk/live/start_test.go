@@ -210,6 +210,45 @@ func TestBootSet(t *testing.T) {
 	}
 }
 
+// TestBootSetStepByStep has little room in caches: no more is read ahead than
+// that, until the guest has read as much.
+func TestBootSetStepByStep(t *testing.T) {
+	m, st, _ := bootDisk(t)
+	ctx := t.Context()
+	m.cfg.Ahead = 100 << 10
+	m.restartCold(st)
+	d := m.writer("web")
+	// The second range is begun when there is room, and fills it.
+	second, third, last := blocksOf(0, 140<<10), blocksOf(1<<20, 204<<10), blocksOf(3<<20, 8192)
+	for k := range blocksOf(4096, 36<<10) {
+		delete(second, k)
+	}
+	st.wait(second)
+	if n := st.number(third); n != 0 {
+		t.Errorf("%d blocks of the third range were read, though nothing was read of the disk", n)
+	}
+	_, err := d.ReadAt(ctx, make([]byte, 4096), 2<<20)
+	m.must(err)
+	st.wait(third)
+	if n := st.number(last); n != 0 {
+		t.Errorf("%d of the last blocks were read, though there is no room for them", n)
+	}
+	_, err = d.ReadAt(ctx, make([]byte, 256<<10), 2<<20)
+	m.must(err)
+	st.wait(last)
+	m.must(d.Close(ctx))
+}
+
+// blocksOf returns the scores of n bytes at off of the disk that bootDisk makes.
+func blocksOf(off, n int) map[venti.Score]bool {
+	b := random(1, 4<<20)[off : off+n]
+	list := make(map[venti.Score]bool)
+	for ; len(b) > 0; b = b[4096:] {
+		list[venti.ScoreOf(venti.Truncate(venti.DataType, b[:4096]))] = true
+	}
+	return list
+}
+
 // TestBootSetInTime is of a guest that stays: what is read in the time of a
 // start is noted, and nothing later.
 func TestBootSetInTime(t *testing.T) {
