@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"strata/tests/debian"
@@ -99,4 +100,20 @@ func TestV9fs(t *testing.T) {
 			"-chardev", "socket,id=tree,path=" + filepath.Join(w.Dir, "vdisk.sock"),
 			"-netdev", "user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:564-chardev:tree", "-device", "virtio-net-pci,netdev=net"}}
 	})
+}
+
+// TestLoader has a disk over NBD be booted by its own boot loader.
+func TestLoader(t *testing.T) {
+	needTrial(t)
+	w := newWorld(t)
+	m := overNBD(t, w, "deb")
+	m.Image = nil
+	g := debian.Start(t, m)
+	g.Ready(t)
+	if line := g.Do(t, "cat /proc/cmdline"); !strings.Contains(line, "BOOT_IMAGE=/vmlinuz") {
+		t.Errorf("booted with %q, which is not what GRUB says", line)
+	}
+	g.Do(t, "dpkg -i ~root/hello_*.deb && hello")
+	g.PowerOff(t)
+	w.check(t, w.snap(t, "off"))
 }
