@@ -51,7 +51,7 @@ func Start(t testing.TB, m Machine) *Guest {
 	}
 	if m.Image != nil {
 		args = append(args, "-kernel", m.Image.Kernel, "-initrd", m.Image.Initrd, "-append",
-			"root="+m.Image.Root+" ro console=ttyS0 panic=-1 quiet loglevel=5 tsc=reliable nokaslr mitigations=off random.trust_cpu=on no_timer_check "+m.Append)
+			"root="+m.Image.Root+" ro console=ttyS0 panic=-1 quiet loglevel=5 tsc=reliable nokaslr mitigations=off random.trust_cpu=on no_timer_check systemd.default_timeout_start_sec=1h "+m.Append)
 	}
 	g.cmd = exec.Command("qemu-system-x86_64", append(args, m.Args...)...)
 	g.cmd.Stderr = g.said
