@@ -223,20 +223,25 @@ func TestCommandFailures(t *testing.T) {
 	}
 }
 
-// TestServe serves a disk, and loses its archive meanwhile.
+// TestServe serves disks, and loses their archive meanwhile: what was read is in
+// memory.
 func TestServe(t *testing.T) {
 	st := ventitest.NewMemory()
 	dir := t.TempDir()
 	host := filepath.Join(dir, "venti")
 	stop := startVenti(t, st, host)
-	disk := noise(t, 200000)
-	want, err := os.ReadFile(disk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, _ := mustRun(t, "", "import", "-h", host, disk)
-	if err := os.WriteFile(filepath.Join(dir, "web.vdisk"), []byte(out), 0o666); err != nil {
-		t.Fatal(err)
+	disks := make(map[string][]byte) // what they hold
+	for i, name := range []string{"web", "unix", "tcp"} {
+		disk := noise(t, 200000+i)
+		b, err := os.ReadFile(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disks[name] = b
+		out, _ := mustRun(t, "", "import", "-h", host, disk)
+		if err := os.WriteFile(filepath.Join(dir, name+".vdisk"), []byte(out), 0o666); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -290,24 +295,31 @@ func TestServe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		read := func() ([]byte, error) {
-			f, err := fsys.Open("files/web.vdisk", plan9.OREAD)
+		read := func(name string) error {
+			f, err := fsys.Open("files/"+name+".vdisk", plan9.OREAD)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			defer f.Close()
-			return io.ReadAll(f)
+			got, err := io.ReadAll(f)
+			if err == nil && !bytes.Equal(got, disks[name]) {
+				err = fmt.Errorf("got %d bytes that differ", len(got))
+			}
+			return err
 		}
-		if got, err := read(); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s: got %d bytes, %v", network, len(got), err)
+		if err := read("web"); err != nil {
+			t.Errorf("%s: %v", network, err)
 		}
 		stop()
-		if _, err := read(); err == nil {
-			t.Errorf("%s: the archive is away and the disk can be read", network)
+		if err := read("web"); err != nil {
+			t.Errorf("%s: read before, while the archive is away: %v", network, err)
+		}
+		if err := read(network); err == nil {
+			t.Errorf("%s: the archive is away and a disk can be read that never was", network)
 		}
 		stop = startVenti(t, st, host)
-		if got, err := read(); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s: after the archive came back: got %d bytes, %v", network, len(got), err)
+		if err := read(network); err != nil {
+			t.Errorf("%s: after the archive came back: %v", network, err)
 		}
 	}
 }
