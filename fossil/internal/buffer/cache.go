@@ -4,7 +4,11 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
 
 	"strata/fossil/internal/format"
 	"strata/venti"
@@ -124,6 +128,38 @@ func (c *cache) get(ctx context.Context, k key) ([]byte, error) {
 			return data, err
 		}
 	}
+}
+
+// How many blocks are loaded at once: enough to wait for Venti, or for the disk.
+const (
+	ventiLoads = 64
+	localLoads = 8
+)
+
+// getAll has blocks loaded that are not there, many at once.
+func (c *cache) getAll(ctx context.Context, keys []key) error {
+	n := localLoads
+	if slices.ContainsFunc(keys, func(k key) bool { return k.block == onVenti }) {
+		n = ventiLoads
+	}
+	if n = min(n, len(keys)); n == 1 { // most often
+		_, err := c.get(ctx, keys[0])
+		return err
+	}
+	// The stack of a goroutine grows on the way to a block, so each loads several.
+	g, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	for range n {
+		g.Go(func() error {
+			for i := next.Add(1); i <= int64(len(keys)); i = next.Add(1) {
+				if _, err := c.get(ctx, keys[i-1]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 // once returns a block for one who will not need it again: if it is not there,

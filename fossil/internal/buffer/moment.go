@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"golang.org/x/sync/errgroup"
-
 	"strata/fossil/internal/format"
 	"strata/internal/disk"
 )
@@ -201,17 +199,13 @@ func (m *Moment) Readable(addr uint32) error {
 
 // Fetch has blocks of metadata read into memory, many at once.
 func (m *Moment) Fetch(ctx context.Context, addrs []uint32) {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(fetchers)
+	var keys []key
 	for _, a := range addrs {
 		if a < m.Blocks() {
-			g.Go(func() error {
-				m.b.cache.get(ctx, localKey(m.b.h.Data+a)) // an error is for Get to meet
-				return nil
-			})
+			keys = append(keys, localKey(m.b.h.Data+a))
 		}
 	}
-	g.Wait()
+	m.b.cache.getAll(ctx, keys) // an error is for Get to meet
 }
 
 // Closing calls f with the addresses of the blocks that are still to be closed,

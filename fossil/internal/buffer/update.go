@@ -3,15 +3,10 @@ package buffer
 import (
 	"context"
 	"errors"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // errMiss ends an update that needs blocks which are not in memory.
 var errMiss = errors.New("block is not in memory")
-
-// fetchers is how many blocks an update has fetched at once.
-const fetchers = 64
 
 // Update runs f, whose changes are then seen by all, and durable after a
 // Sync. When f returns an error there are none. It may be called several times,
@@ -101,19 +96,7 @@ func (b *Buffer) run(ctx context.Context, try func() (misses []key, wait <-chan 
 
 // fetch has blocks read and pins them.
 func (b *Buffer) fetch(ctx context.Context, keys []key) (pinned []key, err error) {
-	if len(keys) == 1 { // most often, and the stack of another goroutine would have to grow
-		_, err = b.cache.get(ctx, keys[0])
-	} else {
-		g, ctx := errgroup.WithContext(ctx)
-		g.SetLimit(fetchers)
-		for _, k := range keys {
-			g.Go(func() error {
-				_, err := b.cache.get(ctx, k)
-				return err
-			})
-		}
-		err = g.Wait()
-	}
+	err = b.cache.getAll(ctx, keys)
 	for _, k := range keys {
 		if b.cache.pin(k) {
 			pinned = append(pinned, k)
