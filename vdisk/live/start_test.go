@@ -344,6 +344,7 @@ func TestBootSetDamaged(t *testing.T) {
 func TestBootSetGivenUp(t *testing.T) {
 	m, st, leaves := bootDisk(t)
 	ctx := t.Context()
+	m.cfg.Ahead = 100 << 10 // not all of it at once
 	m.restartCold(st)
 	st.mu.Lock()
 	st.held, st.hold = leaves, make(chan struct{})
