@@ -5,39 +5,18 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"strata/internal/ninep"
 	"strata/vac"
-	"strata/venti"
 	"strata/venti/ventitest"
 )
 
-// gate is a store that counts its reads, and holds them up while it is shut.
-type gate struct {
-	*ventitest.Memory
-	reads atomic.Int64
-	shut  chan struct{} // closed to open it; nil is open
-}
-
-func (g *gate) ReadBlock(ctx context.Context, s venti.Score, t venti.Type, buf []byte) (int, error) {
-	g.reads.Add(1)
-	if g.shut != nil {
-		select {
-		case <-g.shut:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-	return g.Memory.ReadBlock(ctx, s, t, buf)
-}
-
 // openLarge stores a file of size bytes and opens it on an FS of its own. The
 // gate counts what is read from then on.
-func openLarge(t *testing.T, size int) (*gate, *FS, *fileHandle) {
+func openLarge(t *testing.T, size int) (*ventitest.Gate, *FS, *fileHandle) {
 	t.Helper()
 	t.Chdir(t.TempDir())
 	b := make([]byte, size)
@@ -45,7 +24,7 @@ func openLarge(t *testing.T, size int) (*gate, *FS, *fileHandle) {
 	if err := os.WriteFile("file", b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	g := &gate{Memory: ventitest.NewMemory()}
+	g := &ventitest.Gate{Memory: ventitest.NewMemory()}
 	res, err := vac.Store(t.Context(), g.Memory, []string{"file"}, vac.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +45,7 @@ func openLarge(t *testing.T, size int) (*gate, *FS, *fileHandle) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.reads.Store(0)
+	g.Reads.Store(0)
 	return g, fs, h.(*fileHandle)
 }
 
@@ -87,7 +66,7 @@ func TestReadAhead(t *testing.T) {
 			}
 			synctest.Wait() // for what is fetched
 		}
-		ahead := func() int64 { return g.reads.Load()*block - h.next }
+		ahead := func() int64 { return g.Reads.Load()*block - h.next }
 
 		read(0)
 		if n := ahead(); n > 3*block { // pointer blocks
@@ -103,11 +82,11 @@ func TestReadAhead(t *testing.T) {
 			}
 		}
 		// Once it is there, nothing is fetched.
-		before := g.reads.Load()
+		before := g.Reads.Load()
 		for off := int64(0); off < size; off += step {
 			read(off)
 		}
-		if n := g.reads.Load() - before; n != 0 {
+		if n := g.Reads.Load() - before; n != 0 {
 			t.Errorf("%d blocks are fetched again", n)
 		}
 		h.Close(t.Context())
@@ -118,7 +97,7 @@ func TestReadAhead(t *testing.T) {
 		for _, at := range []int64{100, 20, 60, 5, 120, 80, 40} {
 			read(at * step)
 		}
-		if n := g.reads.Load(); n > 7*(step/block+1)+4 {
+		if n := g.Reads.Load(); n > 7*(step/block+1)+4 {
 			t.Errorf("for 7 reads of %d blocks %d were fetched", step/block, n)
 		}
 		h.Close(t.Context())
@@ -134,7 +113,7 @@ func TestReadAheadEnds(t *testing.T) {
 		buf := make([]byte, 8192)
 		for off := int64(0); off < 4*8192; off += 8192 {
 			if off == 8192 {
-				g.shut = make(chan struct{})
+				g.Shut = make(chan struct{})
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // by the bubble's clock
 			h.ReadAt(ctx, buf, off)

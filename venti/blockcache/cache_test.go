@@ -6,32 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"strata/venti"
 	"strata/venti/ventitest"
 )
-
-// gate is a store that counts its reads, and holds them up while it is shut.
-type gate struct {
-	*ventitest.Memory
-	reads atomic.Int64
-	shut  chan struct{} // closed to open it; nil is open
-}
-
-func (g *gate) ReadBlock(ctx context.Context, s venti.Score, t venti.Type, buf []byte) (int, error) {
-	g.reads.Add(1)
-	if g.shut != nil {
-		select {
-		case <-g.shut:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-	return g.Memory.ReadBlock(ctx, s, t, buf)
-}
 
 // blocks stores n blocks of size bytes.
 func blocks(t *testing.T, st venti.Store, n, size int) []venti.Score {
@@ -58,7 +38,7 @@ func (c *Cache) used() (n int64) {
 
 func TestCacheIsBounded(t *testing.T) {
 	const limit, n, size = 4 << 20, 2000, 8192
-	g := &gate{Memory: ventitest.NewMemory()}
+	g := &ventitest.Gate{Memory: ventitest.NewMemory()}
 	scores := blocks(t, g, n, size)
 	c := New(g, limit)
 	var wg sync.WaitGroup
@@ -98,13 +78,13 @@ func TestCacheIsBounded(t *testing.T) {
 	// The blocks used last are the ones that are kept.
 	buf := make([]byte, size)
 	read := func() int64 {
-		before := g.reads.Load()
+		before := g.Reads.Load()
 		for _, s := range scores[:100] {
 			if _, err := c.ReadBlock(t.Context(), s, venti.DataType, buf); err != nil {
 				t.Fatal(err)
 			}
 		}
-		return g.reads.Load() - before
+		return g.Reads.Load() - before
 	}
 	read()
 	if n := read(); n != 0 {
@@ -136,7 +116,7 @@ func TestCacheErrors(t *testing.T) {
 // it gives up, another does.
 func TestOneFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &gate{Memory: ventitest.NewMemory(), shut: make(chan struct{})}
+		g := &ventitest.Gate{Memory: ventitest.NewMemory(), Shut: make(chan struct{})}
 		s := blocks(t, g, 1, 100)[0]
 		want := make([]byte, 100)
 		want[7] = 1
@@ -158,17 +138,17 @@ func TestOneFetch(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if n := g.reads.Load(); n != 1 {
+		if n := g.Reads.Load(); n != 1 {
 			t.Errorf("%d fetches, want 1", n)
 		}
 		giveUp()
 		synctest.Wait()
-		if n := g.reads.Load(); n != 2 {
+		if n := g.Reads.Load(); n != 2 {
 			t.Errorf("%d fetches once the first gave up, want 2", n)
 		}
-		close(g.shut)
+		close(g.Shut)
 		wg.Wait()
-		if n := g.reads.Load(); n != 2 {
+		if n := g.Reads.Load(); n != 2 {
 			t.Errorf("%d fetches in the end, want 2", n)
 		}
 	})
