@@ -139,20 +139,13 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 // read reads from the clusters of a file or directory, as far as there are any.
 func (f *file) read(p []byte, off int64) (n int, err error) {
 	v := f.v
-	for n < len(p) {
-		at := off + int64(n)
-		c, err := f.cluster(at / v.clusterSize)
+	return fsys.ReadClusters(v.r, p, off, v.clusterSize, func(n int64) (int64, error) {
+		c, err := f.cluster(n)
 		if err != nil || c == 0 {
-			return n, err
+			return -1, err
 		}
-		skip := at % v.clusterSize
-		m := int(min(int64(len(p)-n), v.clusterSize-skip))
-		if err := disk.ReadFull(v.r, p[n:n+m], v.offset(c)+skip); err != nil {
-			return n, err
-		}
-		n += m
-	}
-	return n, nil
+		return v.offset(c), nil
+	})
 }
 
 // Extents implements fsys.Mapped.

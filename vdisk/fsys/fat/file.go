@@ -140,20 +140,13 @@ func (f *file) read(p []byte, off int64) (n int, err error) {
 		n := int(max(0, min(int64(len(p)), v.rootSize-off)))
 		return n, disk.ReadFull(v.r, p[:n], v.rootOff+off)
 	}
-	for n < len(p) {
-		at := off + int64(n)
-		c, err := f.cluster(at / v.clusterSize)
+	return fsys.ReadClusters(v.r, p, off, v.clusterSize, func(n int64) (int64, error) {
+		c, err := f.cluster(n)
 		if err != nil || c == 0 {
-			return n, err
+			return -1, err
 		}
-		skip := at % v.clusterSize
-		m := int(min(int64(len(p)-n), v.clusterSize-skip))
-		if err := disk.ReadFull(v.r, p[n:n+m], v.offset(c)+skip); err != nil {
-			return n, err
-		}
-		n += m
-	}
-	return n, nil
+		return v.offset(c), nil
+	})
 }
 
 // Extents implements fsys.Mapped.
