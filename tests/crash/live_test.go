@@ -71,22 +71,31 @@ func (s *strata) kill() {
 	s.cmd.Wait()
 }
 
+func (s *strata) try(path string, mode ninep.OpenMode) (*ninep.File, error) {
+	f, err := s.root.Walk(s.t.Context(), strings.Split(path, "/")...)
+	if err != nil {
+		return nil, err
+	}
+	return f, f.Open(s.t.Context(), mode)
+}
+
 func (s *strata) open(path string, mode ninep.OpenMode) *ninep.File {
 	s.t.Helper()
-	f, err := s.root.Walk(s.t.Context(), strings.Split(path, "/")...)
-	if err == nil {
-		err = f.Open(s.t.Context(), mode)
-	}
+	f, err := s.try(path, mode)
 	if err != nil {
 		s.t.Fatalf("%s: %v", path, err)
 	}
 	return f
 }
 
+// tell fails, too, once the process was killed.
 func (s *strata) tell(line string) error {
-	f := s.open("ctl", ninep.ORDWR)
+	f, err := s.try("ctl", ninep.ORDWR)
+	if err != nil {
+		return err
+	}
 	defer f.Close(s.t.Context())
-	_, err := f.WriteAt(s.t.Context(), []byte(line), 0)
+	_, err = f.WriteAt(s.t.Context(), []byte(line), 0)
 	return err
 }
 

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 	"unsafe"
@@ -171,8 +172,8 @@ func attach(cfg *Config) (*device, error) {
 		}
 	}
 	go func() { d.ended <- ioctl(d.ctl, nbdDoIt, 0) }()
-	for {
-		if b, err := os.ReadFile("/sys/block/nbd0/pid"); err == nil && len(bytes.TrimSpace(b)) > 0 {
+	for { // it has a size last
+		if b, err := os.ReadFile("/sys/block/nbd0/size"); err == nil && string(bytes.TrimSpace(b)) == strconv.FormatInt(size/blockSize, 10) {
 			break
 		}
 		select {
