@@ -20,7 +20,7 @@ missing() {
 }
 
 demo="mke2fs:e2fsprogs debugfs:e2fsprogs e2fsck:e2fsprogs mkfs.vfat:dosfstools mcopy:mtools sfdisk:fdisk mkswap:util-linux"
-tests="diodcat:diod strace:strace mk:9base qemu-img:qemu-utils mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs lvm:lvm2 mkfs.ntfs:ntfs-3g mkfs.exfat:exfatprogs mount.exfat-fuse:exfat-fuse chromium:chromium
+tests="cc:gcc /usr/include/stdlib.h:libc6-dev diodcat:diod strace:strace mk:9base qemu-img:qemu-utils mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs lvm:lvm2 mkfs.ntfs:ntfs-3g mkfs.exfat:exfatprogs mount.exfat-fuse:exfat-fuse chromium:chromium
 	nbdcopy:libnbd-bin nbdsh:python3-libnbd nbd-client:nbd-client fio:fio fusermount3:fuse3 qemu-system-x86_64:qemu-system-x86 busybox:busybox-static xz:xz-utils git:git sqlite3:sqlite3
 	mmdebstrap:mmdebstrap lz4:lz4 fakeroot:fakeroot grub-mkimage:grub-common /usr/lib/grub/i386-pc/boot.img:grub-pc-bin
 	restic:restic borg:borgbackup casync:casync"

@@ -6,6 +6,7 @@ import (
 
 	"strata/venti"
 	"strata/venti/internal/whack"
+	"strata/venti/internal/zstd"
 )
 
 // Sizes in bytes.
@@ -181,7 +182,7 @@ func (h *ClumpHeader) Decode(dst, data []byte) ([]byte, error) {
 	case Whack, Zstd:
 		decode := whack.Decode
 		if h.Encoding == Zstd {
-			decode = decodeZstd
+			decode = zstd.Decode
 		}
 		n, err := decode(dst, data)
 		if err != nil {
