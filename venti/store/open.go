@@ -117,8 +117,8 @@ func (cfg *Config) newStore() (*Store, error) {
 		return nil, fmt.Errorf("unknown compression %q", cfg.Compression)
 	}
 	s.mirror = newMirror(cfg.Mirror)
-	// An encoder has a mebibyte of tables: more of them than can run would only
-	// push each other out of the processors' caches.
+	// An encoder has large tables: more of them than can run would only push each
+	// other out of the processors' caches.
 	s.encoders = make(chan *arena.Encoder, runtime.GOMAXPROCS(0))
 	for range cap(s.encoders) {
 		s.encoders <- new(arena.Encoder)
@@ -127,14 +127,15 @@ func (cfg *Config) newStore() (*Store, error) {
 	s.blocks.New = func() any { b := make([]byte, readBuffer); return &b }
 
 	lumpMem, indexMem := cfg.caches()
-	// A quarter is for dirty entries: twice 32 bytes in their table, and 64
-	// while they are sorted and written. The rest is for clean ones.
-	s.maxDirty = max(minDirty, indexMem/4/128)
+	// Half of it is for dirty entries: twice 32 bytes in their table, and 64 while
+	// they are sorted and written, which reads and writes the more of the index for
+	// each the fewer they are. The rest is for clean ones.
+	s.maxDirty = max(minDirty, indexMem/2/128)
 	var err error
 	if s.lumps, err = newLumpCache(lumpMem); err != nil {
 		return nil, err
 	}
-	if s.index, err = newIndexCache(indexMem / 4 * 3); err != nil {
+	if s.index, err = newIndexCache(indexMem / 2); err != nil {
 		s.lumps.close()
 		return nil, err
 	}

@@ -17,8 +17,9 @@ const (
 	// this size at most while it is updated.
 	maxRun = 4 << 20
 	// maxGap is how many bytes of buckets that do not change are read and
-	// written along rather than begin another run.
-	maxGap = 64 << 10
+	// written along rather than begin another run: what a system call costs. Of
+	// a new index, what is written along takes room on the disk at once.
+	maxGap = 16 << 10
 )
 
 // Update puts entries, which Sort has sorted, into their buckets: one
