@@ -41,8 +41,9 @@ func (s *suite) openFossil(ctx context.Context, opt upOptions) error {
 	if err := s.makeFossil(ctx, opt); err != nil {
 		return fmt.Errorf("make file system: %w", err)
 	}
+	_, memory := opt.shares()
 	s.fossil = console.New(console.Config{
-		Memory: opt.memory() / 4, Venti: s.store,
+		Memory: memory, Venti: s.store,
 		Identity: s.identity, Users: s.identity.Users, Open: opt.Open, Dir: s.dir, Log: opt.Logger,
 	})
 	conf := filepath.Join(s.dir, fossilConf)

@@ -22,7 +22,8 @@ func (s *suite) openImages(ctx context.Context, opt upOptions) error {
 	}
 	s.inside = ninep.NewServer(s.fossil, ninep.Config{}).Local(ninep.ClientConfig{Dialect: ninep.Linux})
 	var err error
-	if s.images, err = live.Open(ctx, s.inside, s.store, live.Config{Log: opt.Logger, Ahead: opt.memory() / 8}); err != nil {
+	_, memory := opt.shares()
+	if s.images, err = live.Open(ctx, s.inside, s.store, live.Config{Log: opt.Logger, Ahead: memory / 2}); err != nil {
 		return fmt.Errorf("live disks: %w", err)
 	}
 	live.Mount(s.tree, s.images)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -66,7 +67,9 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	if err := makeStore(ctx, dir, opt); err != nil {
 		return s, err
 	}
-	s.store, err = store.OpenConf(ctx, filepath.Join(dir, store.ConfFile), store.Config{Caches: opt.memory() / 4 * 3, Logger: opt.Logger})
+	caches, heap := opt.shares()
+	debug.SetMemoryLimit(max(1<<30, heap/2*3)) // or a full cache is held twice before the next collection
+	s.store, err = store.OpenConf(ctx, filepath.Join(dir, store.ConfFile), store.Config{Caches: caches, Logger: opt.Logger})
 	if err != nil {
 		return s, err
 	}

@@ -76,7 +76,7 @@ func upCommand() *command.Command {
 		Flags: func(fs *pflag.FlagSet) {
 			fs.Int64Var(&size, "size", 0, "space for blocks in `GiB`, when the store is made (default 64, or most of what is free)")
 			fs.Int64Var(&buffer, "buffer", 0, "space for files that are not archived yet in `GiB`, when the file system is made (default 32, or half of --size)")
-			fs.StringVar(&memory, "memory", "", "`size` of all caches together (default: a sixteenth of the machine's memory, 128m at most)")
+			fs.StringVar(&memory, "memory", "", "`size` of all caches together (default: a sixteenth of the machine's memory, 1g at most)")
 			fs.StringVar(&opt.Compression, "compression", store.CompressZstd, "of new blocks, when the store is made: zstd, whack, which Plan 9's programs read, or none")
 			fs.StringVar(&opt.Files, "files", "", "`directory` served as /files, where a .vdisk file reads as its disk")
 			fs.StringArrayVar(&opt.Venti, "venti", nil, "Venti `address` in place of "+ventiAddr)
@@ -124,13 +124,13 @@ func upCommand() *command.Command {
 	}
 }
 
-// Bytes for caches. The system keeps what the files hold in its own cache, in
-// memory that others can have when they need it; so what is kept from them is
-// little, unless the person who runs this says more.
+// Bytes for caches. What the files hold is kept by the system, in memory that
+// others can have when they need it; but a block of the arenas is compressed there.
 const (
 	memoryShare = 16 // of the machine's memory, one part of so many
 	minMemory   = 16 << 20
-	maxMemory   = 128 << 20 // where it is not told
+	maxMemory   = 1 << 30  // where it is not told
+	storeMemory = 96 << 20 // is enough for the store, unless an eighth of all is more
 )
 
 // memory returns how many bytes all caches together have.
@@ -139,6 +139,14 @@ func (opt *upOptions) memory() int64 {
 		return opt.Memory
 	}
 	return min(max(command.Memory()/memoryShare, minMemory), maxMemory)
+}
+
+// shares divides what memory returns. Venti and fossil keep the blocks of a live
+// disk side by side, and fossil is asked first: what it has, Venti need not have.
+func (opt *upOptions) shares() (venti, fossil int64) {
+	all := opt.memory()
+	venti = min(all/4*3, max(storeMemory, all/8))
+	return venti, all - venti
 }
 
 // socketAttrs returns what an address says of who may use its socket.

@@ -109,8 +109,10 @@ func TestMemory(t *testing.T) {
 	if got := (&upOptions{}).memory(); got < minMemory || got > maxMemory {
 		t.Errorf("caches have %d bytes when nobody says how many", got)
 	}
-	if got := (&upOptions{Memory: 1 << 30}).memory(); got != 1<<30 {
-		t.Errorf("caches have %d bytes of the GiB that they were given", got)
+	for all, want := range map[int64]int64{16 << 20: 12 << 20, 128 << 20: 96 << 20, 512 << 20: 96 << 20, 4 << 30: 512 << 20} {
+		if venti, fossil := (&upOptions{Memory: all}).shares(); venti != want || venti+fossil != all {
+			t.Errorf("of %d bytes, Venti has %d and fossil %d", all, venti, fossil)
+		}
 	}
 	for _, text := range []string{"lots", "1m", "-1"} {
 		cmd := upCommand()
