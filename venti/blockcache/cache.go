@@ -7,6 +7,7 @@ package blockcache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -75,7 +76,7 @@ func (c *Cache) ReadBlock(ctx context.Context, s venti.Score, t venti.Type, buf 
 			if b, ok := c.CachedBlock(s, t); ok {
 				return b, nil
 			}
-			return c.fetch(ctx, s, t)
+			return c.fetch(ctx, s, t, buf)
 		})
 		if err != nil {
 			return 0, err
@@ -87,14 +88,19 @@ func (c *Cache) ReadBlock(ctx context.Context, s venti.Score, t venti.Type, buf 
 	return copy(buf, b), nil
 }
 
-func (c *Cache) fetch(ctx context.Context, s venti.Score, t venti.Type) ([]byte, error) {
-	buf := c.bufs.Get().(*[]byte)
-	defer c.bufs.Put(buf)
-	n, err := c.br.ReadBlock(ctx, s, t, *buf)
+// fetch reads a block, on its way through the caller's buffer, if there is room in it.
+func (c *Cache) fetch(ctx context.Context, s venti.Score, t venti.Type, buf []byte) ([]byte, error) {
+	n, err := c.br.ReadBlock(ctx, s, t, buf)
+	if errors.Is(err, venti.ErrTooLong) {
+		large := c.bufs.Get().(*[]byte)
+		defer c.bufs.Put(large)
+		buf = *large
+		n, err = c.br.ReadBlock(ctx, s, t, buf)
+	}
 	if err != nil {
 		return nil, err
 	}
-	b := bytes.Clone((*buf)[:n])
+	b := bytes.Clone(buf[:n])
 	c.shard(s).Put(blockKey{s, t.Disk()}, b, int64(n)+blockCost)
 	return b, nil
 }

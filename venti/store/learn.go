@@ -34,6 +34,9 @@ type directory struct {
 	next   arena.Pos  // the first clump that steps does not count
 	clumps int        // how many entries the directory on disk has
 	last   int64      // where the last look-up led, or -1
+
+	from, to int64 // where the clumps lie whose entries were taken last
+	count    int64 // Store.learned then
 }
 
 // grow tells that the directory on disk has n entries.
@@ -45,8 +48,11 @@ func (d *directory) grow(n int) {
 
 // readUpTo reads the directory until it knows where offset off lies.
 func (d *directory) readUpTo(a *arena.Arena, off int64) error {
-	infos := make([]arena.ClumpInfo, 8192)
+	var infos []arena.ClumpInfo
 	for d.next.Off <= off && d.next.Clump < d.clumps {
+		if infos == nil {
+			infos = make([]arena.ClumpInfo, 8192)
+		}
 		infos = infos[:min(cap(infos), d.clumps-d.next.Clump)]
 		if err := a.ReadInfos(infos, d.next.Clump); err != nil {
 			return err
@@ -78,15 +84,15 @@ func (d *directory) step(off int64) arena.Pos {
 	return arena.Pos{Off: d.steps[lo-1], Clump: (lo - 1) * dirStep}
 }
 
-// learn is told that a look-up read the index and led to an offset of an
-// arena.
-func (s *Store) learn(a *logArena, off int64) {
+// learn is told that a look-up, which began when Store.learned was count, read
+// the index and led to an offset of an arena.
+func (s *Store) learn(a *logArena, off, count int64) {
 	d := &a.dir
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	near := off-d.last < learnNear && d.last-off < learnNear
 	d.last = off
-	if !near {
+	if !near || d.count > count && d.from <= off && off < d.to { // or another has just learned it
 		return
 	}
 	err := d.readUpTo(a.Arena, off)
@@ -110,6 +116,7 @@ func (s *Store) learn(a *logArena, off int64) {
 		}
 		at.Off += infos[i].LogSize()
 	}
+	d.from, d.to, d.count = off, at.Off, s.learned.Add(1)
 	s.stats.indexLearned.Add(int64(len(infos)))
 }
 

@@ -123,6 +123,7 @@ type Store struct {
 	stats    counters
 	tuning   tuning
 	encoders chan *arena.Encoder // those that nobody uses
+	learned  atomic.Int64        // how often entries were taken from clump directories
 	clumps   sync.Pool           // *[]byte, of any length
 	blocks   sync.Pool           // *[]byte, of readBuffer bytes
 	bad      badClumps
@@ -284,7 +285,7 @@ func (s *Store) lookup(k *key, learn bool) (slot, bool, error) {
 	buf := s.blocks.Get().(*[]byte)
 	defer s.blocks.Put(buf)
 	s.stats.indexReads.Add(1)
-	start := time.Now()
+	learned, start := s.learned.Load(), time.Now()
 	e, ok, err := s.ix.Lookup(k.score, venti.DiskType(k.disk), *buf)
 	s.stats.times.indexRead.since(start, 1)
 	if err != nil {
@@ -301,7 +302,7 @@ func (s *Store) lookup(k *key, learn bool) (slot, bool, error) {
 	s.index.putClean(sl, false)
 	if learn && !s.tuning.noPrefetch.Load() {
 		if a, off, ok := s.arenaOf(e.Addr); ok {
-			s.learn(a, off)
+			s.learn(a, off, learned)
 		}
 	}
 	return sl, true, nil
