@@ -41,7 +41,7 @@ func (s *suite) openFossil(ctx context.Context, opt upOptions) error {
 	if err := s.makeFossil(ctx, opt); err != nil {
 		return fmt.Errorf("make file system: %w", err)
 	}
-	_, memory := opt.shares()
+	_, memory, _ := opt.shares()
 	s.fossil = console.New(console.Config{
 		Memory: memory, Venti: s.store,
 		Identity: s.identity, Users: s.identity.Users, Open: opt.Open, Dir: s.dir, Log: opt.Logger,

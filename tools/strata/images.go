@@ -22,7 +22,7 @@ func (s *suite) openImages(ctx context.Context, opt upOptions) error {
 	}
 	s.inside = ninep.NewServer(s.fossil, ninep.Config{}).Local(ninep.ClientConfig{Dialect: ninep.Linux})
 	var err error
-	_, memory := opt.shares()
+	_, memory, _ := opt.shares()
 	if s.images, err = live.Open(ctx, s.inside, s.store, live.Config{Log: opt.Logger, Ahead: memory / 2}); err != nil {
 		return fmt.Errorf("live disks: %w", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"strata/vdisk/live"
 	"strata/vdisk/nbd"
 	"strata/venti"
+	"strata/venti/blockcache"
 	"strata/venti/httpd"
 	"strata/venti/store"
 )
@@ -67,8 +68,8 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	if err := makeStore(ctx, dir, opt); err != nil {
 		return s, err
 	}
-	caches, heap := opt.shares()
-	debug.SetMemoryLimit(max(1<<30, heap/2*3)) // or a full cache is held twice before the next collection
+	caches, live, stored := opt.shares()
+	debug.SetMemoryLimit(max(1<<30, (live+stored)/2*3)) // or a full cache is held twice before the next collection
 	s.store, err = store.OpenConf(ctx, filepath.Join(dir, store.ConfFile), store.Config{Caches: caches, Logger: opt.Logger})
 	if err != nil {
 		return s, err
@@ -87,7 +88,7 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	}
 	serve.Logger = opt.Logger
 	s.blocks = venti.NewServer(s.store, serve)
-	s.tree, err = vdisk.NewTree(s.store, vdisk.TreeConfig{Files: opt.Files})
+	s.tree, err = vdisk.NewTree(blockcache.New(s.store, stored), vdisk.TreeConfig{Files: opt.Files})
 	if err != nil {
 		return s, err
 	}

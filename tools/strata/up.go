@@ -141,12 +141,15 @@ func (opt *upOptions) memory() int64 {
 	return min(max(command.Memory()/memoryShare, minMemory), maxMemory)
 }
 
-// shares divides what memory returns. Venti and fossil keep the blocks of a live
-// disk side by side, and fossil is asked first: what it has, Venti need not have.
-func (opt *upOptions) shares() (venti, fossil int64) {
+// shares divides what memory returns: among the store, whose clients are other
+// programs too, the file system with its live disks, and the tree of stored ones.
+// The latter two keep the blocks that guests read; what they have the store need
+// not have.
+func (opt *upOptions) shares() (store, live, stored int64) {
 	all := opt.memory()
-	venti = min(all/4*3, max(storeMemory, all/8))
-	return venti, all - venti
+	store = min(all/4*3, max(storeMemory, all/8))
+	stored = (all - store) / 3
+	return store, all - store - stored, stored
 }
 
 // socketAttrs returns what an address says of who may use its socket.

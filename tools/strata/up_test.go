@@ -19,6 +19,7 @@ import (
 	"strata/internal/disk"
 	"strata/internal/ninep"
 	"strata/venti"
+	"strata/venti/blockcache"
 )
 
 // up serves dir on its sockets until the returned function is called.
@@ -110,8 +111,8 @@ func TestMemory(t *testing.T) {
 		t.Errorf("caches have %d bytes when nobody says how many", got)
 	}
 	for all, want := range map[int64]int64{16 << 20: 12 << 20, 128 << 20: 96 << 20, 512 << 20: 96 << 20, 4 << 30: 512 << 20} {
-		if venti, fossil := (&upOptions{Memory: all}).shares(); venti != want || venti+fossil != all {
-			t.Errorf("of %d bytes, Venti has %d and fossil %d", all, venti, fossil)
+		if store, live, stored := (&upOptions{Memory: all}).shares(); store != want || store+live+stored != all || stored < blockcache.Least {
+			t.Errorf("of %d bytes, the store has %d, live disks have %d and stored ones %d", all, store, live, stored)
 		}
 	}
 	for _, text := range []string{"lots", "1m", "-1"} {
