@@ -16,7 +16,7 @@ STRATA_TRIAL=$times go test -count=1 -timeout 30m -v -run 'Vac' ./tests/interop
 STRATA_TRIAL=$times go test -count=1 -timeout 60m -v ./tests/crash
 STRATA_TRIAL=$times go test -count=1 -timeout 30m -v -run '^TestManySnapshots$' ./vdisk/live
 STRATA_TRIAL=$times go test -count=1 -timeout 60m -v ./tests/peers ./tests/block
-guests='Test9pfuse|TestV9fs|TestLoader' # over NBD is in the tests
+guests='Test9pfuse|TestV9fs|TestRun' # over NBD is in the tests
 [ "$times" -lt 2 ] || guests=.
 STRATA_TRIAL=$times go test -count=1 -timeout 60m -v -run "$guests" ./tests/debian ./tests/qemu
 [ "$times" -lt 2 ] || STRATA_TRIAL=$times go test -count=1 -timeout 120m -v ./tests/mount

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,10 @@ type Machine struct {
 	Append   string   // to the kernel's command line
 	MemoryMB int      // 0 is 512
 	Args     []string // more arguments of QEMU
+
+	// Run is a command that runs QEMU with a disk, and takes more arguments for it,
+	// as vdisk qemu --run does. Drives and Image are nil then.
+	Run *exec.Cmd
 }
 
 // A Guest is a machine that has been started.
@@ -44,8 +49,12 @@ func Start(t testing.TB, m Machine) *Guest {
 		m.MemoryMB = 512
 	}
 	g := &Guest{lines: make(chan string, 1000), console: filepath.Join(t.TempDir(), "console"), said: new(bytes.Buffer), done: make(chan struct{})}
-	args := []string{"-machine", "pc", "-accel", "tcg", "-cpu", "Nehalem", "-m", fmt.Sprint(m.MemoryMB), "-nodefaults", "-no-user-config", "-display", "none",
-		"-no-reboot", "-device", "virtio-rng-pci", "-serial", "file:" + g.console, "-serial", "stdio"}
+	args := []string{"-cpu", "Nehalem", "-m", fmt.Sprint(m.MemoryMB), "-no-reboot", "-device", "virtio-rng-pci"}
+	if m.Run != nil {
+		g.run(t, m.Run, append(args, m.Args...))
+		return g
+	}
+	args = append(args, "-machine", "pc", "-accel", "tcg", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "file:"+g.console, "-serial", "stdio")
 	for _, d := range m.Drives {
 		args = append(args, "-drive", d+",if=virtio")
 	}
@@ -66,6 +75,41 @@ func Start(t testing.TB, m Machine) *Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.follow(t, out)
+	return g
+}
+
+// run starts a command that runs QEMU, whose first serial line it has on its
+// output. The second one is a socket.
+func (g *Guest) run(t testing.TB, cmd *exec.Cmd, args []string) {
+	t.Helper()
+	console, err := os.Create(g.console)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer console.Close()
+	sock := filepath.Join(filepath.Dir(g.console), "commands")
+	cmd.Args = append(append(cmd.Args, args...), "-machine", "accel=tcg", "-chardev", "socket,id=commands,server=on,path="+sock, "-serial", "chardev:commands")
+	cmd.Stdout, cmd.Stderr = console, g.said
+	g.cmd = cmd
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var conn net.Conn
+	for deadline := time.Now().Add(time.Minute); conn == nil; {
+		if conn, err = net.Dial("unix", sock); err != nil && time.Now().After(deadline) {
+			cmd.Process.Kill()
+			cmd.Wait()
+			t.Fatalf("%v: %v\n%s%s", cmd, err, g.said, g.Console())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	g.in = conn
+	g.follow(t, conn)
+}
+
+// follow takes what the second serial port says, until the machine ends.
+func (g *Guest) follow(t testing.TB, out io.Reader) {
 	go func() {
 		s := bufio.NewScanner(out)
 		s.Buffer(nil, 16<<20)
@@ -77,7 +121,6 @@ func Start(t testing.TB, m Machine) *Guest {
 		close(g.done)
 	}()
 	t.Cleanup(g.Kill)
-	return g
 }
 
 // Ready waits until the guest takes commands, which is when it has booted.

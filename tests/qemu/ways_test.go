@@ -102,18 +102,35 @@ func TestV9fs(t *testing.T) {
 	})
 }
 
-// TestLoader has a disk over NBD be booted by its own boot loader.
-func TestLoader(t *testing.T) {
+// TestRun has vdisk qemu run a disk, which is booted by its own boot loader: the
+// live one; a throw-away of it, of which nothing stays; and one of a snapshot.
+func TestRun(t *testing.T) {
 	needTrial(t)
 	w := newWorld(t)
-	m := overNBD(t, w, "deb")
-	m.Image = nil
-	g := debian.Start(t, m)
-	g.Ready(t)
+	run := func(args ...string) *debian.Guest {
+		g := debian.Start(t, debian.Machine{Run: w.Command(t.Context(), "vdisk", append(append([]string{"qemu", "--run"}, args...), "--")...)})
+		g.Ready(t)
+		return g
+	}
+	g := run("deb")
 	if line := g.Do(t, "cat /proc/cmdline"); !strings.Contains(line, "BOOT_IMAGE=/vmlinuz") {
 		t.Errorf("booted with %q, which is not what GRUB says", line)
 	}
 	g.Do(t, "dpkg -i ~root/hello_*.deb && hello")
 	g.PowerOff(t)
-	w.check(t, w.snap(t, "off"))
+	off := w.snap(t, "off")
+	w.check(t, off)
+
+	g = run("--throw-away", "deb")
+	g.Do(t, "hello && dpkg -P hello && touch /srv/thrown && sync")
+	g.PowerOff(t)
+	g = run("deb@imported")
+	g.Do(t, "test ! -e /usr/bin/hello && test ! -e /srv/thrown && touch /srv/thrown && sync")
+	g.Kill()
+	if again := w.snap(t, "again"); again != off {
+		t.Errorf("after two throw-aways the disk is %s, it was %s", again, off)
+	}
+	if list := w.vdisk(t, "ls"); strings.TrimSpace(list) != "deb" {
+		t.Errorf("besides deb there is %q", list)
+	}
 }
