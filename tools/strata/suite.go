@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -68,8 +67,7 @@ func openSuite(ctx context.Context, dir string, opt upOptions) (s *suite, err er
 	if err := makeStore(ctx, dir, opt); err != nil {
 		return s, err
 	}
-	caches, live, stored := opt.shares()
-	debug.SetMemoryLimit(max(1<<30, (live+stored)/2*3)) // or a full cache is held twice before the next collection
+	caches, _, stored := opt.shares()
 	s.store, err = store.OpenConf(ctx, filepath.Join(dir, store.ConfFile), store.Config{Caches: caches, Logger: opt.Logger})
 	if err != nil {
 		return s, err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"runtime/debug"
 
 	"github.com/spf13/pflag"
 
@@ -113,6 +115,10 @@ func upCommand() *command.Command {
 			}
 			if opt.Logger, opt.Recent, err = log.Open(io.Stderr, "strata"); err != nil {
 				return command.Usagef("%v", err)
+			}
+			if os.Getenv("GOMEMLIMIT") == "" {
+				_, live, stored := opt.shares()
+				debug.SetMemoryLimit(max(1<<30, (live+stored)/2*3)) // or full caches are held twice before the next collection
 			}
 			s, err := openSuite(ctx, io.Args[0], opt)
 			if err != nil {
