@@ -331,11 +331,7 @@ func (c *checker) name(ctx context.Context, d *checkDir, n int64, leaf format.Po
 	}
 	file := d.file.child(e, n)
 	sub := checkDir{up: d, name: e.Name, file: file, snap: d.snap || e.Mode&meta.ModeSnapshot != 0}
-	slots := []struct {
-		slot int64
-		gen  uint32
-		to   *format.Entry
-	}{{int64(e.Entry), e.Gen, &sub.data}, {int64(e.MEntry), e.MGen, &sub.names}}
+	slots := []namedSlot{{int64(e.Entry), e.Gen, &sub.data}, {int64(e.MEntry), e.MGen, &sub.names}}
 	if !e.Mode.IsDir() {
 		slots = slots[:1]
 	}
@@ -356,6 +352,9 @@ func (c *checker) name(ctx context.Context, d *checkDir, n int64, leaf format.Po
 		if err != nil {
 			// Of a directory that has lost its names, the files are still there.
 			c.lost[d.path()] = c.lost[d.path()] || k == 1 && err != stream.ErrDeleted
+			if err == stream.ErrDeleted {
+				c.deadToo(ctx, d, slots[k+1:])
+			}
 			clear(err == stream.ErrDeleted, "could not open source: %s -> %d: %v", path, s.slot, translate(err))
 			return
 		}
@@ -375,6 +374,23 @@ func (c *checker) name(ctx context.Context, d *checkDir, n int64, leaf format.Po
 		}
 	}
 	d.subdirs = append(d.subdirs, sub)
+}
+
+// A namedSlot is a slot that a name leads to.
+type namedSlot struct {
+	slot int64
+	gen  uint32
+	to   *format.Entry // what is there
+}
+
+// deadToo notes that slots have a name, though that of a dead snapshot: of what
+// was all on Venti when that was taken, the slot does not tell.
+func (c *checker) deadToo(ctx context.Context, d *checkDir, slots []namedSlot) {
+	for _, s := range slots {
+		if e, _, err := c.slot(ctx, d, s.slot); err == nil && e.Gen == s.gen {
+			d.used[s.slot] = true
+		}
+	}
 }
 
 // slot returns what is in a slot of a directory, and what leads to its leaf.

@@ -260,8 +260,12 @@ func (f *File) dropName(tx *buffer.Tx, n int64, e *meta.DirEntry, dead bool) err
 			if s == nil {
 				continue
 			}
+			free := s.Forget
+			if e, err := s.Entry(tx); err == nil && !e.Local { // it was all on Venti
+				free = s.Remove
+			}
 			// The other slot may be in order, or another's.
-			if err := s.Forget(tx); err != nil && tx.Missing() != nil {
+			if err := free(tx); err != nil && tx.Missing() != nil {
 				return err
 			}
 		}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"strata/fossil/internal/buffer"
 	"strata/fossil/internal/format"
 	"strata/internal/disk"
 	"strata/vac/meta"
@@ -271,4 +273,78 @@ func TestSnapshotOnVenti(t *testing.T) {
 		t.Errorf("left: %q", got)
 	}
 	clean(t, fs)
+}
+
+// TestDeadHalf lets go of snapshots of a directory of which one half was all on
+// Venti, what it holds or its names: only one of its two slots tells that it is gone.
+func TestDeadHalf(t *testing.T) {
+	for what, change := range map[string]func(fs *FS) error{
+		"names on Venti": func(fs *FS) error {
+			_, err := walk(t, fs, "/active/dir/f").WriteAt(t.Context(), []byte("f"), 0, "glenda")
+			return err
+		},
+		"files on Venti": func(fs *FS) error {
+			mode := meta.ModeDir | 0o700
+			return walk(t, fs, "/active/dir").SetAttr(t.Context(), Change{Mode: &mode}, "glenda")
+		},
+	} {
+		for _, how := range []string{"checked", "cleaned"} {
+			t.Run(what+"/"+how, func(t *testing.T) { testDeadHalf(t, change, how == "checked") })
+		}
+	}
+}
+
+func testDeadHalf(t *testing.T, change func(fs *FS) error, repair bool) {
+	d := newFS(t, disk.NewMachine(), 16<<20, 1024)
+	c := newClock()
+	fs := mustOpen(t, d, Config{Venti: ventitest.NewMemory(), Now: c.Now, Interval: time.Hour, NoArchiver: true})
+	defer mustClose(t, fs)
+	dir, err := walk(t, fs, "/active").Create(t.Context(), "dir", meta.ModeDir|0o755, "glenda")
+	if err == nil {
+		_, err = dir.Create(t.Context(), "f", 0o644, "glenda")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap(t, fs, SnapConfig{Archive: true}, "/archive/2026/1127")
+	if _, err := fs.Archive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := change(fs); err != nil {
+		t.Fatal(err)
+	}
+	snap(t, fs, SnapConfig{}, "/snapshot/2026/1127/0300")
+	s := walk(t, fs, "/snapshot/2026/1127/0300")
+	var data, names format.Entry
+	err = fs.b.View(t.Context(), func(tx *buffer.Tx) (err error) {
+		if data, err = s.data.Entry(tx); err == nil {
+			names, err = s.meta.Entry(tx)
+		}
+		return err
+	})
+	if err != nil || data.Local == names.Local {
+		t.Fatalf("%+v and %+v, %v: one was to be on Venti", data, names, err)
+	}
+	_, high := fs.Epochs()
+	if err := fs.SetEpochLow(t.Context(), high); err != nil {
+		t.Fatal(err)
+	}
+	r := checkStill(t, fs)
+	if len(r.Findings) != 1 || !strings.Contains(r.Findings[0].Text, ErrDeleted.Text) {
+		t.Errorf("found %+v", r.Findings)
+	}
+	if list, err := fs.Snapshots(t.Context(), "/snapshot"); err != nil || len(list) != 1 || !list[0].Dead {
+		t.Errorf("snapshots %+v, %v", list, err)
+	}
+	if !repair {
+		if err := fs.SnapClean(t.Context(), Keep); err != nil {
+			t.Error(err)
+		}
+	} else if r, err := fs.Check(t.Context(), CheckConfig{Snapshots: true, Fix: AllRepairs}); err != nil || len(r.Findings) != 1 {
+		t.Errorf("repaired %+v, %v", r.Findings, err)
+	}
+	clean(t, fs)
+	if list, err := fs.Snapshots(t.Context(), "/snapshot"); err != nil || len(list) != 0 {
+		t.Errorf("left are snapshots %+v, %v", list, err)
+	}
 }
