@@ -77,8 +77,18 @@ func main() {
 	inside.Reboot()
 }
 
-// connect shakes hands with the server, and returns the socket.
+// connect shakes hands with the server, and returns the socket. While the server
+// has not seen yet that the last client left, it closes the connection of another.
 func connect(cfg *Config) (sock *os.File, size int64, flags uint16, err error) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		sock, size, flags, err = handshake(cfg)
+		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) || time.Now().After(deadline) {
+			return sock, size, flags, err
+		}
+	}
+}
+
+func handshake(cfg *Config) (sock *os.File, size int64, flags uint16, err error) {
 	nc, err := net.DialTimeout("tcp", cfg.Addr, time.Minute)
 	if err != nil {
 		return nil, 0, 0, err
