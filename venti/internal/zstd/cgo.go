@@ -11,41 +11,25 @@ import (
 // level makes less of 4 KiB than level 1, in the same time.
 const level = 2
 
-// An Encoder compresses one block at a time. Its zero value is ready. It holds
-// some 100 KiB, outside Go's heap.
-type Encoder struct {
+type encoder struct {
 	ctx zstd.Ctx
-	out []byte
+	out []byte // the library wants more room than dst has
 }
 
-// Encode compresses src into dst, which is as long. It returns false if that does
-// not make it shorter; dst is then anything.
-func (e *Encoder) Encode(dst, src []byte) (n int, ok bool) {
-	if len(src) == 0 {
-		return 0, false
-	}
+func (e *encoder) encode(_, src []byte) (out []byte, ok bool) {
 	if e.ctx == nil {
 		e.ctx = zstd.NewCtx()
 	}
-	// It needs more room on the way than dst has.
 	if bound := zstd.CompressBound(len(src)); cap(e.out) < bound {
 		e.out = make([]byte, bound)
 	}
 	out, err := e.ctx.CompressLevel(e.out, src, level)
-	if err != nil || len(out) >= len(src) {
-		return 0, false
-	}
-	return copy(dst, out), true
+	return out, err == nil // an error, such as no memory: it is stored as it is
 }
 
 var decoders = sync.Pool{New: func() any { return zstd.NewCtx() }}
 
-// Decode decompresses src, one frame, into dst, and returns how many bytes that
-// are. An error says that src is damaged, or that dst is too short.
-func Decode(dst, src []byte) (int, error) {
-	if len(dst) == 0 || len(src) == 0 {
-		return 0, errSize
-	}
+func decode(dst, src []byte) (int, error) {
 	ctx := decoders.Get().(zstd.Ctx)
 	defer decoders.Put(ctx)
 	return ctx.DecompressInto(dst, src)

@@ -9,5 +9,31 @@ package zstd
 
 import "errors"
 
-// errSize says that a frame holds more than there is room for, or is empty.
-var errSize = errors.New("zstd: frame of another size")
+// An Encoder compresses one block at a time. Its zero value is ready. It holds
+// some 100 KiB outside Go's heap, or without cgo more than a mebibyte in it.
+type Encoder struct{ encoder }
+
+// Encode compresses src into dst, which is as long. It returns false if that does
+// not make it shorter; dst is then anything.
+func (e *Encoder) Encode(dst, src []byte) (n int, ok bool) {
+	if len(src) == 0 {
+		return 0, false
+	}
+	// What is longer only on the way is not in dst either.
+	out, ok := e.encode(dst, src)
+	if !ok || len(out) >= len(src) {
+		return 0, false
+	}
+	return copy(dst, out), true
+}
+
+var errEmpty = errors.New("zstd: nothing to decode, or no room")
+
+// Decode decompresses src, one frame, into dst, and returns how many bytes that
+// are. An error says that src is damaged, or that dst is too short.
+func Decode(dst, src []byte) (int, error) {
+	if len(dst) == 0 || len(src) == 0 {
+		return 0, errEmpty
+	}
+	return decode(dst, src)
+}

@@ -8,14 +8,15 @@ import (
 
 	peer "github.com/klauspost/compress/zstd"
 
+	"strata/venti"
 	"strata/venti/internal/zstd"
 )
 
 // blocks are what compresses well, hardly, and not at all.
 func blocks() [][]byte {
 	rng := rand.New(rand.NewPCG(1, 2))
-	list := [][]byte{{}, {1}, make([]byte, 57344), []byte(strings.Repeat("a block of text. ", 500))}
-	for n := 1; n < 57344; n += n/3 + 1 {
+	list := [][]byte{{}, {1}, make([]byte, venti.MaxBlockSize), []byte(strings.Repeat("a block of text. ", 500))}
+	for n := 1; n < venti.MaxBlockSize; n += n/3 + 1 {
 		for _, kinds := range []int{2, 20, 200, 256} {
 			p := make([]byte, n)
 			for i := range p {
@@ -88,7 +89,7 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, frame []byte, size int) {
-		if size < 0 || size > 57344 {
+		if size < 0 || size > venti.MaxBlockSize {
 			return
 		}
 		room := bytes.Repeat([]byte{0xee}, size+8)
