@@ -387,7 +387,14 @@ type namedSlot struct {
 // was all on Venti when that was taken, the slot does not tell.
 func (c *checker) deadToo(ctx context.Context, d *checkDir, slots []namedSlot) {
 	for _, s := range slots {
-		if e, _, err := c.slot(ctx, d, s.slot); err == nil && e.Gen == s.gen {
+		e, _, err := c.slot(ctx, d, s.slot)
+		if err != nil {
+			if !c.stopped(ctx, err) {
+				d.lacks(err)
+			}
+			return
+		}
+		if e.Gen == s.gen {
 			d.used[s.slot] = true
 		}
 	}
