@@ -96,13 +96,15 @@ func (g *Guest) run(t testing.TB, cmd *exec.Cmd, args []string) {
 		t.Fatal(err)
 	}
 	var conn net.Conn
-	for deadline := time.Now().Add(time.Minute); conn == nil; {
-		if conn, err = net.Dial("unix", sock); err != nil && time.Now().After(deadline) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if conn, err = net.Dial("unix", sock); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
 			cmd.Process.Kill()
 			cmd.Wait()
 			t.Fatalf("%v: %v\n%s%s", cmd, err, g.said, g.Console())
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	g.in = conn
 	g.follow(t, conn)
